@@ -1,0 +1,42 @@
+"""Probabilistic programming on Pyro and PyTorch for incomplete tables and user models.
+
+`fit(model, data)` is the one verb; what can be done with its result are functions.
+"""
+
+from pyrolatent import datasets, models
+from pyrolatent.ampute import ampute
+from pyrolatent.column import Column
+from pyrolatent.errors import ArgumentError, DataError, FitWarning, ModelError, PyrolatentError, StoreError
+from pyrolatent.fit import fit
+from pyrolatent.impute import Imputations, impute
+from pyrolatent.infer.hmc import HMC
+from pyrolatent.pair import Pair, as_pair
+from pyrolatent.predict import predict
+from pyrolatent.result import Fit
+from pyrolatent.schema import Schema, infer_schema
+from pyrolatent.tables import read_frame, write_frame
+
+__all__ = [
+    "HMC",
+    "ArgumentError",
+    "Column",
+    "DataError",
+    "Fit",
+    "FitWarning",
+    "Imputations",
+    "ModelError",
+    "Pair",
+    "PyrolatentError",
+    "Schema",
+    "StoreError",
+    "ampute",
+    "as_pair",
+    "datasets",
+    "fit",
+    "impute",
+    "infer_schema",
+    "models",
+    "predict",
+    "read_frame",
+    "write_frame",
+]

@@ -1,0 +1,129 @@
+"""The ladder: the fastest way to run a density at many points that the model's code allows.
+
+Rungs, from fast to slow; each gives the same numbers:
+
+- `vmap`: all points in one captured graph of tensor operations.
+- `points`: one captured graph, run point by point; for code that `vmap` refuses.
+- `eager`: the Pyro code itself, point by point; for code whose course depends on latent values.
+
+Code that reads a latent value into Python or NumPy must never be captured: the value of the
+example would be baked in silently.  So a graph of one point is tried only where `vmap` refused for
+a reason known to be harmless, and `modes.ReadValues` watches while it is traced.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value, vmap
+
+from pyrolatent.capture.compile import Graph, capture
+from pyrolatent.capture.modes import ReadsLatentError
+
+Point = Callable[[Tensor], Tensor]
+Rung = Literal["vmap", "points", "eager"]
+
+HARMLESS = ("inplace arithmetic", "in-place", "Batching rule not implemented")
+AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}  # relative, captured against eager
+MAX_POINTS = 256  # points in one vmapped run of uncaptured code
+
+@final
+@dataclass(frozen=True)
+class Batched:
+    """A density with its gradient at B points at once: `(B, D) -> (B,), (B, D)`."""
+
+    point: Point
+    rung: Rung
+    reason: str = ""  # why no higher rung; empty on the top one
+    graphs: dict[int, Graph] = field(default_factory=dict, repr=False)  # by B: sizes are baked in
+
+    def __call__(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        if self.rung == "eager":
+            return stack([eager_value_and_gradient(self.point, flat) for flat in position])
+        if self.rung == "points":
+            return stack([self.graph(flat)(flat) for flat in position])
+        return self.graph(position)(position)
+
+    def function(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, not captured, for tracing into a larger graph on the top rung."""
+        return vmap(value_and_gradient(self.point))(position)
+
+    def graph(self, example: Tensor) -> Graph:
+        """Return the captured graph for inputs of this shape, capturing it the first time."""
+        size = len(example) if self.rung == "vmap" else 1
+        if size not in self.graphs:
+            function = self.function if self.rung == "vmap" else value_and_gradient(self.point)
+            self.graphs[size] = capture(function, example)
+        return self.graphs[size]
+
+
+def climb(point: Point, examples: Tensor) -> Batched:
+    """Return `point` on the highest rung that runs and agrees with eager code at `examples (B, D)`."""
+    expected = Batched(point, "eager")(examples)
+    reason = ""
+    for rung in ("vmap", "points"):
+        batched = Batched(point, rung, reason)
+        try:
+            found = batched(examples)
+        except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+            reason = f"{rung}: {first_line(error)}"
+            if isinstance(error, ReadsLatentError) or not any(words in str(error) for words in HARMLESS):
+                break
+            continue
+        if agree(found, expected):
+            return batched
+        reason = f"{rung}: its numbers differ from eager ones"
+        break
+    return Batched(point, "eager", reason)
+
+
+def agree(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> bool:
+    """True where values and gradients are equal up to rounding."""
+    tolerance = AGREEMENT[expected[0].dtype]
+    pairs = zip(found, expected, strict=True)
+    return all(torch.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True) for a, b in pairs)
+
+
+def map_points(function: Callable[[Any], dict[str, Tensor]], points: Any, rung: Rung) -> dict[str, Tensor]:
+    """Return `function` of each of `points (S, ...)`, stacked `(S, ...)`; no gradient, no capture.
+
+    `points` is a tensor or a dictionary of them.
+    """
+    if rung == "vmap":
+        return vmap(function, chunk_size=MAX_POINTS)(points)
+    if isinstance(points, dict):
+        points = [dict(zip(points, row, strict=True)) for row in zip(*points.values(), strict=True)]
+    results = [function(point) for point in points]
+    return {name: torch.stack([result[name] for result in results]) for name in results[0]}
+
+
+def value_and_gradient(point: Point) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Return the function of `(D,)` that gives the value `()` and the gradient `(D,)`."""
+
+    def evaluate(flat: Tensor) -> tuple[Tensor, Tensor]:
+        gradient, value = grad_and_value(point)(flat)
+        return value, gradient
+
+    return evaluate
+
+
+def eager_value_and_gradient(point: Point, flat: Tensor) -> tuple[Tensor, Tensor]:
+    """Return value `()` and gradient `(D,)` by autograd, as Pyro itself would."""
+    with torch.enable_grad():
+        free = flat.detach().requires_grad_()
+        value = point(free)
+        (gradient,) = torch.autograd.grad(value, free)
+    return value.detach(), gradient
+
+
+def stack(results: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return values `(B,)` and gradients `(B, D)` of single points."""
+    values, gradients = zip(*results, strict=True)
+    return torch.stack(values), torch.stack(gradients)
+
+
+def first_line(error: Exception) -> str:
+    """Return the part of an error's message that fits a line."""
+    return str(error).strip().splitlines()[0][:200] if str(error) else type(error).__name__

@@ -1,0 +1,220 @@
+"""The table of a model's sites, read from one validated run.
+
+The run happens at random unconstrained values, never at a prior draw, so that improper priors
+work.  Supports are not part of the table: they may depend on other sites and are read again at
+each evaluation (`SuppliedSites`).
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import pyro.distributions as dist
+import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions.transforms import Transform
+
+from pyrolatent.capture.vector import Layout
+from pyrolatent.distributions import as_row_distribution
+from pyrolatent.errors import ModelError
+from pyrolatent.transforms import transform_to_constraint
+
+DATA_PLATE = "data"
+START_RADIUS = 1.0
+
+Message = Any  # pyro.poutine.runtime.Message, a TypedDict whose entries are optional
+
+
+@dataclass(frozen=True)
+class Site:
+    """One site: its shape and the axis of each plate in it."""
+
+    name: str
+    shape: torch.Size
+    plates: Mapping[str, int]  # plate -> axis of `shape`
+
+
+@dataclass(frozen=True)
+class SiteTable:
+    """All sites of a model, by role."""
+
+    layout: Layout  # the unconstrained latents in one flat vector
+    latents: Mapping[str, Site]
+    observed: Mapping[str, Site]
+    deterministics: Mapping[str, Site]
+    factors: tuple[str, ...]
+    parameters: tuple[str, ...]
+    rows: int | None  # size of plate "data"
+    summaries: Mapping[str, Any] = field(repr=False)  # observed site -> RowDistribution summary
+
+
+def sum_all(terms: Tensor) -> Tensor:
+    """Return the sum `()`; a scalar needs no operation in the graph."""
+    return terms.sum() if terms.ndim else terms
+
+
+def is_deterministic(message: Message) -> bool:
+    """True for `pyro.deterministic`."""
+    return bool(message["infer"].get("_deterministic"))
+
+
+def is_factor(message: Message) -> bool:
+    """True for `pyro.factor`."""
+    return isinstance(message["fn"], dist.Unit)
+
+
+def is_latent(message: Message) -> bool:
+    """True for sites whose value a method supplies; a Delta fixes its own."""
+    given = message["is_observed"] or site_is_subsample(message) or message["done"]
+    return not given and not isinstance(message["fn"], dist.Delta)
+
+
+def in_data_plate(message: Message) -> bool:
+    """True for a site whose rows are observations."""
+    return any(frame.name == DATA_PLATE for frame in message["cond_indep_stack"])
+
+
+class SuppliedSites(Messenger):
+    """Gives each latent site the value that its support, as it is now, makes of a free number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_jacobian: Tensor | float = 0.0
+
+    @abstractmethod
+    def free_value(self, name: str, transform: Transform, shape: torch.Size) -> Tensor:
+        """Return the unconstrained value of site `name`, whose constrained shape is `shape`."""
+
+    def _pyro_sample(self, message: Message) -> None:
+        if not is_latent(message):
+            return
+        check_continuous(message)
+        transform = transform_to_constraint(message["fn"].support)
+        free = self.free_value(message["name"], transform, message["fn"].shape())
+        message["value"] = transform(free)
+        message["done"] = True
+        log_jacobian = transform.log_abs_det_jacobian(free, message["value"])
+        self.log_jacobian = self.log_jacobian + sum_all(log_jacobian)
+
+
+@final
+class SiteRecorder(SuppliedSites):
+    """Supplies random starts and records every site that passes."""
+
+    def __init__(self, random: torch.Generator) -> None:
+        super().__init__()
+        self.random = random
+        self.free: dict[str, Tensor] = {}
+        self.messages: dict[str, Message] = {}
+        self.parameters: list[str] = []
+
+    def free_value(self, name: str, transform: Transform, shape: torch.Size) -> Tensor:
+        uniform = torch.rand(transform.inverse_shape(shape), generator=self.random, device=self.random.device)
+        self.free[name] = START_RADIUS * (2 * uniform - 1)
+        return self.free[name]
+
+    def _pyro_post_sample(self, message: Message) -> None:
+        if site_is_subsample(message):
+            check_no_subsample(message)
+        elif message["name"] in self.messages:
+            raise ModelError(
+                "two sites share one name", where=f"site {message['name']!r}", remedy="rename one"
+            )
+        else:
+            self.messages[message["name"]] = message.copy()
+
+    def _pyro_post_param(self, message: Message) -> None:
+        self.parameters.append(message["name"])
+
+
+def read_sites(model: Callable[..., Any], data: Mapping[str, Any], random: torch.Generator) -> SiteTable:
+    """Run `model(**data)` once, eagerly, and return its table of sites.
+
+    Raises:
+        ModelError: A latent site is discrete, two sites share a name, or a plate subsamples.
+    """
+    with SiteRecorder(random) as recorder:
+        model(**data)
+    messages = recorder.messages
+    roles = {name: role(name, message, recorder) for name, message in messages.items()}
+    sites = {name: describe(message) for name, message in messages.items()}
+    return SiteTable(
+        layout=Layout({name: value.shape for name, value in recorder.free.items()}),
+        latents={name: sites[name] for name in recorder.free},
+        observed={name: sites[name] for name in sites if roles[name] == "observed"},
+        deterministics={name: sites[name] for name in sites if roles[name] == "deterministic"},
+        factors=tuple(name for name in sites if roles[name] == "factor"),
+        parameters=tuple(recorder.parameters),
+        rows=data_rows(messages),
+        summaries=summarise(messages),
+    )
+
+
+def role(name: str, message: Message, recorder: SiteRecorder) -> str:
+    """Return what the site is to a method."""
+    if name in recorder.free:
+        return "latent"
+    if is_factor(message):
+        return "factor"
+    return "deterministic" if is_deterministic(message) or not message["is_observed"] else "observed"
+
+
+def describe(message: Message) -> Site:
+    """Return the site's shape and which of its axes are plates."""
+    shape = message["value"].shape if isinstance(message["value"], Tensor) else torch.Size()
+    event_dim = 0 if is_deterministic(message) else message["fn"].event_dim
+    axes = {
+        frame.name: len(shape) - event_dim + frame.dim
+        for frame in message["cond_indep_stack"]
+        if frame.dim is not None
+    }
+    sizes = {frame.name: frame.size for frame in message["cond_indep_stack"]}
+    fits = {name: axis for name, axis in axes.items() if axis >= 0 and shape[axis] == sizes[name]}
+    return Site(message["name"], shape, fits)
+
+
+def data_rows(messages: Mapping[str, Message]) -> int | None:
+    """Return the size of the data plate, if there is one."""
+    frames = (frame for message in messages.values() for frame in message["cond_indep_stack"])
+    return next((frame.size for frame in frames if frame.name == DATA_PLATE), None)
+
+
+def summarise(messages: Mapping[str, Message]) -> dict[str, Any]:
+    """Summarise, once per fit, the observed sites whose rows need only their sum."""
+    summaries = {}
+    for name, message in messages.items():
+        if sums_over_rows(message) and (rows := as_row_distribution(message["fn"], len(message["value"]))):
+            summaries[name] = rows.summarise(message["value"])
+    return summaries
+
+
+def sums_over_rows(message: Message) -> bool:
+    """True for an observed site whose rows all carry one scale and no mask of a handler."""
+    plain = message["is_observed"] and in_data_plate(message) and message["mask"] is None
+    return plain and isinstance(message["scale"], float | int)
+
+
+def check_continuous(message: Message) -> None:
+    """Refuse a latent site without a gradient."""
+    if message["fn"].support.is_discrete:
+        raise ModelError(
+            "a latent site is discrete",
+            where=f"site {message['name']!r}",
+            why=f"{type(message['fn']).__name__} takes separate values, so it has no gradient",
+            remedy="sum it out in the model (MixtureSameFamily, pyro.factor with logsumexp)",
+        )
+
+
+def check_no_subsample(message: Message) -> None:
+    """Refuse a plate whose rows differ from run to run."""
+    size, subsample_size = message["fn"].size, message["fn"].subsample_size
+    if subsample_size is not None and subsample_size < size:
+        raise ModelError(
+            "a plate draws its own subsample",
+            where=f"plate {message['name']!r}",
+            why=f"{subsample_size} of {size} rows at random make the density differ from call to call",
+            remedy="drop subsample_size",
+        )

@@ -1,0 +1,45 @@
+"""Flat vectors and the named tensors in them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each named tensor lies in a flat vector of `size` numbers."""
+
+    shapes: Mapping[str, torch.Size]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.shapes)
+
+    @property
+    def size(self) -> int:
+        return sum(prod(shape) for shape in self.shapes.values())
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """The entries of each tensor, in order."""
+        ends = accumulate(prod(shape) for shape in self.shapes.values())
+        return {
+            name: slice(end - prod(shape), end)
+            for (name, shape), end in zip(self.shapes.items(), ends, strict=True)
+        }
+
+    def unpack(self, flat: Tensor) -> dict[str, Tensor]:
+        """Return the named tensors `(..., *shape)` of `flat (..., size)`."""
+        parts = flat.split([prod(shape) for shape in self.shapes.values()], dim=-1)
+        return {
+            name: part.reshape(flat.shape[:-1] + shape)
+            for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)
+        }
+
+    def pack(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return the flat vector `(size,)` of `tensors`; the inverse of `unpack`."""
+        return torch.cat([tensors[name].reshape(-1) for name in self.names])

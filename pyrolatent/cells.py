@@ -1,0 +1,64 @@
+"""Missing cells as a table of their own, one line for each, and how well known values were met."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pyrolatent.column import numbers
+from pyrolatent.errors import DataError
+from pyrolatent.impute import Imputations
+
+
+def cell_table(
+    imputations: Imputations, probability: float = 0.9, truth: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """List the missing cells with what their draws say.
+
+    Args:
+        imputations: Draws of the missing cells of a table.
+        probability: That of the central interval from `lower` to `upper`.
+        truth: The same rows, in the same order, with the values that were hidden.
+
+    Returns:
+        One line for each missing cell, in the table's units: `row` (its label), `column`, `mean`,
+        `sd`, `lower`, `upper`, and `truth` if it was given.
+
+    Raises:
+        ArgumentError: The probability is not between 0 and 1.
+        DataError: `truth` has other rows or lacks columns.
+    """
+    rows, columns = imputations.holes
+    lower, upper = imputations.interval(probability)
+    frames = {"mean": imputations.mean, "sd": imputations.sd, "lower": lower, "upper": upper}
+    names = list(imputations.schema.names)
+    table = {
+        "row": imputations.frame.index[rows].tolist(),
+        "column": [names[column] for column in columns],
+        **{name: frame[names].to_numpy()[rows, columns] for name, frame in frames.items()},
+    }
+    if truth is not None:
+        table["truth"] = true_numbers(truth, imputations)[rows, columns]
+    return pd.DataFrame(table)
+
+
+def true_numbers(truth: pd.DataFrame, imputations: Imputations) -> NDArray[np.float64]:
+    """Return the modelled columns of `truth` (N, D) as numbers.
+
+    Raises:
+        DataError: It has other rows than the completed table, or lacks columns.
+    """
+    names = list(imputations.schema.names)
+    lacking = [name for name in names if name not in truth.columns]
+    if lacking or len(truth) != len(imputations.frame):
+        raise DataError(
+            "the true values belong to another table",
+            why=f"{len(truth)} rows where {len(imputations.frame)} were completed; columns lacking: {lacking}",
+            remedy="give the complete table with the same rows in the same order",
+        )
+    return np.column_stack([numbers(truth[name]) for name in names])
+
+
+def coverage(cells: pd.DataFrame) -> float:
+    """Return the share of cells, as `cell_table` lists them, whose truth lies in its interval."""
+    known = cells[cells["truth"].notna()]
+    return float(known["truth"].between(known["lower"], known["upper"]).mean())

@@ -1,0 +1,13 @@
+"""What every method is: frozen settings with one `run`."""
+
+import abc
+
+from pyrolatent.result import Fit, Problem
+
+
+class Method(abc.ABC):
+    """Settings of an inference method."""
+
+    @abc.abstractmethod
+    def run(self, problem: Problem) -> Fit:
+        """Fit `problem` and return the result; nothing is shared with other runs."""

@@ -1,0 +1,96 @@
+"""What the axes of a fit's tensors are called: dimensions and their labels.
+
+A plate gives its name to its axis, and the data plate of a table the labels of the table's index.
+With a table, any other axis as long as there are modelled columns is `column`, labelled by their
+names, and a second one in the same tensor `column_bis`.  All further axes are called as ArviZ
+does, `SITE_dim_0`.  Exports and summaries share these names.
+"""
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pyrolatent.capture.sites import DATA_PLATE
+from pyrolatent.result import Fit
+
+COLUMN_DIMS = ("column", "column_bis")
+SAMPLE_DIMS = ("chain", "draw")
+
+Axes = dict[str, NDArray[Any]]
+
+
+def site_axes(fit: Fit, name: str, shape: tuple[int, ...]) -> Axes:
+    """Return dimension -> labels of each axis of site `name`, whose shape is `shape`."""
+    plates = {} if name not in (known := all_sites(fit)) else known[name]
+    return tensor_axes(fit, name, shape, plates)
+
+
+def tensor_axes(fit: Fit, name: str, shape: tuple[int, ...], plates: Mapping[str, int]) -> Axes:
+    """Return dimension -> labels of each axis of a tensor; `plates` gives each plate's axis."""
+    axes: Axes = {}
+    by_axis = {axis: plate for plate, axis in plates.items()}
+    columns = [] if fit.schema is None else list(fit.schema.names)
+    for axis, length in enumerate(shape):
+        free = [dim for dim in COLUMN_DIMS if dim not in axes]
+        if axis in by_axis:
+            axes[plate_dim(fit, by_axis[axis])] = plate_labels(fit, by_axis[axis], length)
+        elif length == len(columns) and free:
+            axes[free[0]] = labels(pd.Index(columns))
+        else:
+            axes[f"{plain(name)}_dim_{axis}"] = np.arange(length)
+    return axes
+
+
+def scalar_names(fit: Fit, name: str, shape: tuple[int, ...]) -> list[str]:
+    """Return the name of each element of a site in row-major order, such as `mean[age]`."""
+    if not shape:
+        return [name]
+    axes = site_axes(fit, name, shape)
+    return [f"{name}[{', '.join(map(str, label))}]" for label in product(*axes.values())]
+
+
+def variable_name(fit: Fit, name: str) -> str:
+    """Return the name under which a site or an entry of the data is exported.
+
+    A path separator would split the name in a file, and a variable cannot be called as a dimension.
+    """
+    taken = (*SAMPLE_DIMS, plate_dim(fit, DATA_PLATE))
+    return f"{plain(name)}_values" if plain(name) in taken else plain(name)
+
+
+def plate_dim(fit: Fit, plate: str) -> str:
+    """Return the dimension of a plate: its name, unless a site or another dimension has it."""
+    taken = (*SAMPLE_DIMS, *COLUMN_DIMS, *all_sites(fit))
+    return f"{plain(plate)}_dim" if plate in taken else plain(plate)
+
+
+def plate_labels(fit: Fit, plate: str, length: int) -> NDArray[Any]:
+    """Return the index of the table for its rows, else 0, 1, ..."""
+    frame = fit.problem.frame
+    if plate == DATA_PLATE and frame is not None and len(frame) == length:
+        return labels(frame.index)
+    return np.arange(length)
+
+
+def all_sites(fit: Fit) -> dict[str, Mapping[str, int]]:
+    """Return site -> plate -> axis, of every site of the model."""
+    sites = {**fit.sites.latents, **fit.sites.deterministics, **fit.sites.observed}
+    return {name: site.plates for name, site in sites.items()}
+
+
+def labels(index: pd.Index) -> NDArray[Any]:
+    """Return the labels of `index` as numbers or times where a netCDF file can hold them, else as text."""
+    if isinstance(index, pd.MultiIndex):
+        return np.array([", ".join(map(str, label)) for label in index], dtype=str)
+    zoned = isinstance(index.dtype, pd.DatetimeTZDtype)
+    if index.dtype.kind in "iufM" and not (zoned or index.hasnans):
+        return index.to_numpy()
+    return np.array([str(label) for label in index], dtype=str)
+
+
+def plain(name: str) -> str:
+    return name.replace("/", ".")

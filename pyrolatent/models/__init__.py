@@ -1,0 +1,5 @@
+"""Models of this package, one pair per file."""
+
+from pyrolatent.models.mvn import BayesianMVN
+
+__all__ = ["BayesianMVN"]

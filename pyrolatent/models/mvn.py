@@ -1,0 +1,93 @@
+"""The Bayesian multivariate normal with LKJ prior, for tables with holes.
+
+Means are Normal(0, 1), scales HalfNormal(1), correlations LKJ(eta), on standardised columns or,
+with `standardise=False`, on the raw ones.  Positive columns enter as logs, counts and ordinals as
+numbers.  Missing cells are integrated out exactly (`IncompleteMVN`), so rows with holes inform
+what they can and nothing is imputed while fitting.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from pyrolatent.distributions import IncompleteMVN
+from pyrolatent.errors import ArgumentError, DataError
+from pyrolatent.pair import Model, Pair
+from pyrolatent.schema import Schema
+
+DISCRETE = ("binary", "categorical")
+
+
+@final
+@dataclass(frozen=True)
+class BayesianMVN(Pair):
+    """A multivariate normal over the modelled columns of a table.
+
+    Sites in the table's units (logs for positive columns): `mean (D,)`, `scale (D,)`,
+    `covariance (D, D)`, `correlation (D, D)`.
+
+    Args:
+        columns: The schema of the table, from `infer_schema`.
+        eta: Shape of the LKJ prior; 1 is uniform over correlation matrices, more pulls to zero.
+        standardise: Whether the priors hold for standardised columns or for raw ones.
+
+    Raises:
+        DataError: A column is binary or categorical.
+        ArgumentError: `eta` is not positive.
+    """
+
+    columns: Schema
+    eta: float = 1.0
+    standardise: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.eta > 0:
+            raise ArgumentError(
+                "eta must be positive", why=f"got {self.eta}", remedy="1 is uniform over correlations"
+            )
+        discrete = [column.name for column in self.columns.modelled if column.kind in DISCRETE]
+        if discrete:
+            raise DataError(
+                "a multivariate normal cannot hold binary or categorical columns",
+                where=f"columns {discrete}",
+                remedy="drop them, or fit a model for mixed types",
+            )
+
+    @property
+    def schema(self) -> Schema:
+        return self.columns if self.standardise else self.columns.unscaled()
+
+    @property
+    def model(self) -> Model:
+        return self.generate
+
+    @property
+    def guide(self) -> None:
+        return None
+
+    def generate(self, x: Tensor, mask: Tensor) -> None:
+        """The generative program for `x (N, D)`, observed where `mask (N, D)` is True."""
+        num_rows, dim = x.shape
+        location = pyro.sample("location", dist.Normal(torch.zeros(dim), 1.0).to_event(1))
+        spread = pyro.sample("spread", dist.HalfNormal(torch.ones(dim)).to_event(1))
+        cholesky = (
+            pyro.sample("correlation_cholesky", dist.LKJCholesky(dim, self.eta))
+            if dim > 1
+            else torch.ones(1, 1)
+        )
+        self.record(location, spread, cholesky)
+        with pyro.plate("data", num_rows):
+            pyro.sample("x", IncompleteMVN(location, spread[:, None] * cholesky, mask), obs=x)
+
+    def record(self, location: Tensor, spread: Tensor, cholesky: Tensor) -> None:
+        """Record what a user reads, in the table's units."""
+        schema = self.schema
+        centre, unit = schema.location_vector.to(location), schema.scale_vector.to(location)
+        scale = pyro.deterministic("scale", unit * spread)
+        pyro.deterministic("mean", centre + unit * location)
+        correlation = pyro.deterministic("correlation", cholesky @ cholesky.mT)
+        pyro.deterministic("covariance", scale[:, None] * correlation * scale)

@@ -1,0 +1,139 @@
+"""Pictures of a fit: each function returns a matplotlib `Figure` and touches no global state.
+
+Figures are made for a page: no titles, sized in inches so that their text is as large as that of
+the page around them.
+"""
+
+import base64
+import io
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+INK, SOFT, BAND, BLUE, ORANGE = "#1c2430", "#6b7685", "#e8ebf0", "#2f6690", "#d1661a"
+DPI = 150
+MOST_NUMBERS = 16  # columns up to which the cells of a map hold their numbers
+MOST_LABELS = 60  # columns up to which a map names them
+LONGEST_LABEL = 24
+
+Matrix = NDArray[np.float64]
+
+
+def matrix_map(
+    matrix: Matrix, names: Sequence[object], *, limit: float, label: str, colours: str = "RdBu_r"
+) -> Figure:
+    """Draw a symmetric matrix as a heat map, without its diagonal.
+
+    Args:
+        matrix: The numbers (D, D), NaN where there is none.
+        names: The D names of rows and columns; long ones are shortened, more than 60 left out.
+        limit: The colours reach from -limit to limit.
+        label: What the numbers are, for the colour bar.
+        colours: A diverging colour map.
+    """
+    size = len(matrix)
+    inch = 0.42 if size <= MOST_NUMBERS else max(0.24, min(0.3, 10 / size)) if size <= MOST_LABELS else 8 / size
+    figure, axes = new_figure(size * inch + 2.2, size * inch + 1.4)
+    off_diagonal = np.where(np.eye(size, dtype=bool), np.nan, matrix)
+    image = axes.imshow(off_diagonal, cmap=colours, vmin=-limit, vmax=limit)
+    axes.set_facecolor(BAND)
+    axes.tick_params(length=0)
+    label_columns(axes, names if size <= MOST_LABELS else [])
+    if size <= MOST_NUMBERS:
+        write_numbers(axes, off_diagonal, limit)
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.02)
+    bar.set_label(label, color=SOFT)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def label_columns(axes: Axes, names: Sequence[object]) -> None:
+    """Name the rows and columns of a map."""
+    places, texts = range(len(names)), [shortened(name) for name in names]
+    size = 8 if len(names) <= MOST_NUMBERS else 7
+    axes.set_xticks(places, texts, rotation=90, fontsize=size, parse_math=False)
+    axes.set_yticks(places, texts, fontsize=size, parse_math=False)
+
+
+def write_numbers(axes: Axes, matrix: Matrix, limit: float) -> None:
+    """Write each number into its cell, as .53 for 0.53."""
+    for (row, column), value in np.ndenumerate(matrix):
+        if np.isfinite(value):
+            text = f"{value:.2f}".replace("0.", ".", 1)
+            colour = "white" if abs(value) > 0.6 * limit else INK
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+
+
+def interval_plot(cells: pd.DataFrame, observed: NDArray[np.float64]) -> Figure:
+    """Draw completed cells of one column as points with their intervals.
+
+    Args:
+        cells: Lines of `cell_table`; with a `truth` column the true values are drawn too.
+        observed: The observed values of the column; their central 90 % is shaded.
+    """
+    places = np.arange(len(cells))
+    figure, axes = new_figure(3.6, 0.24 * len(cells) + 0.6)
+    axes.axvspan(*np.quantile(observed, (0.05, 0.95)), color=BAND, lw=0)
+    axes.hlines(places, cells["lower"], cells["upper"], color=BLUE, lw=2)
+    axes.plot(cells["mean"], places, "o", color=BLUE, ms=5)
+    if "truth" in cells:
+        axes.plot(cells["truth"], places, "D", color=ORANGE, ms=4.5)
+    axes.set_yticks(places, [shortened(row, 14) for row in cells["row"]], fontsize=8, parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    return figure
+
+
+def trace_plot(draws: NDArray[np.float64], label: str) -> Figure:
+    """Draw one number of every chain over the draws, and the mean of all chains.
+
+    Args:
+        draws: `(chain, draw)`.
+        label: What the number is.
+    """
+    chains, length = draws.shape
+    figure, axes = new_figure(8, 2.6)
+    steps = np.broadcast_to(np.arange(length), draws.shape)
+    lines = np.stack([steps, draws], axis=-1)
+    axes.add_collection(LineCollection(lines, colors=BLUE, linewidths=0.6, alpha=max(0.15, 0.8 / chains**0.5)))
+    if chains > 1:
+        axes.plot(draws.mean(0), color=INK, lw=1.2)
+    axes.autoscale_view()
+    axes.margins(x=0)
+    axes.set_xlabel("draw", color=SOFT)
+    axes.set_ylabel(label, color=SOFT)
+    return figure
+
+
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return an empty figure of so many inches, and its axes without a frame."""
+    figure = Figure((width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[:].set_visible(False)
+    axes.tick_params(colors=INK, labelsize=8)
+    return figure, axes
+
+
+def shortened(name: object, longest: int = LONGEST_LABEL) -> str:
+    """Return a label of at most so many characters, the middle of a longer one left out."""
+    text = " ".join(str(name).split())
+    if len(text) <= longest:
+        return text
+    head = (longest - 1) * 2 // 3
+    return f"{text[:head]}…{text[len(text) - (longest - 1 - head):]}"
+
+
+def png_uri(figure: Figure) -> str:
+    """Return a figure as a PNG picture inside a data URI."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # Names in a script that the font lacks show as boxes; the page spells them out beside the picture.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure.savefig(buffer, format="png", dpi=DPI)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

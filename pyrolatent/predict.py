@@ -1,0 +1,81 @@
+"""Draws from the posterior predictive distribution, and from the prior one."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pyrolatent.capture.conditioned import predictive, prior_draws
+from pyrolatent.errors import DataError
+from pyrolatent.fit import as_input, encode
+from pyrolatent.pair import check_arguments
+from pyrolatent.result import Fit
+from pyrolatent.seeds import seeded
+
+NUM_PREDICTIVE = 500  # draws unless asked otherwise: each is one run of the model
+
+
+def predict(
+    fit: Fit, data: Mapping[str, Any] | pd.DataFrame | None = None, num_draws: int | None = None
+) -> dict[str, Tensor] | pd.DataFrame:
+    """Return observed sites drawn anew, one draw for each of evenly spaced posterior draws.
+
+    Args:
+        fit: A fit.
+        data: The model's arguments, or a table for a fit to a table; by default those of the fit.
+        num_draws: By default 500.
+
+    Returns:
+        Site -> `(draw, *site)`; for a fit to a table one frame in its units, indexed by `draw`
+        and the table's index, each with all cells drawn.
+
+    Raises:
+        DataError: `data` is not what the model takes, or not of the kind the fit was given.
+    """
+    given = with_data(fit, data)
+    sites = posterior_predictive(given, num_draws or NUM_PREDICTIVE)
+    frame, schema = given.problem.frame, given.schema
+    if frame is None or schema is None:
+        return sites
+    (x,) = sites.values()
+    tables = {draw: schema.decode(rows, frame.index) for draw, rows in enumerate(x.cpu())}
+    return pd.concat(tables, names=["draw"])
+
+
+def posterior_predictive(fit: Fit, num_draws: int) -> dict[str, Tensor]:
+    """Return observed sites drawn anew `(draw, *site)`, as the model sees them."""
+    draws = {name: value.to(fit.problem.device) for name, value in fit.flat_samples(num_draws).items()}
+    with fit.context(), torch.no_grad(), seeded(fit.seed, "predict"):
+        return predictive(fit.pair.model, fit.data, draws, min(num_draws, fit.num_draws))
+
+
+def prior_predictive(fit: Fit, num_draws: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    """Return draws `(draw, *site)` from the prior: latent and deterministic sites, and observed ones.
+
+    Raises:
+        NotImplementedError: A prior is improper.
+    """
+    with fit.context(), torch.no_grad(), seeded(fit.seed, "prior"):
+        return prior_draws(fit.pair.model, fit.data, num_draws)
+
+
+def with_data(fit: Fit, data: Mapping[str, Any] | pd.DataFrame | None) -> Fit:
+    """Return the fit with its data replaced by new rows.
+
+    Raises:
+        DataError: A table for a fit to tensors, or the other way round.
+    """
+    if data is None:
+        return fit
+    problem = fit.problem
+    frame = data if isinstance(data, pd.DataFrame) else None
+    if (frame is None) != (problem.frame is None):
+        wanted = "a table" if problem.frame is not None else "a dictionary of the model's arguments"
+        raise DataError(f"the fit takes {wanted}", why=f"got {type(data).__name__}", remedy=f"pass {wanted}")
+    entries = dict(data) if frame is None else encode(fit.pair, frame)
+    check_arguments(fit.pair, entries)
+    tensors = {name: as_input(value, problem.dtype, problem.device) for name, value in entries.items()}
+    return replace(fit, problem=replace(problem, data=tensors, frame=frame))

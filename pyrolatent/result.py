@@ -1,0 +1,101 @@
+"""What a method is given, and what it returns."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, final
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pyrolatent.capture.context import model_context
+from pyrolatent.capture.ladder import Rung
+from pyrolatent.capture.sites import SiteTable
+from pyrolatent.pair import Pair
+from pyrolatent.schema import Schema
+
+Compile = Literal["auto"] | bool
+
+
+@final
+@dataclass(frozen=True)
+class Problem:
+    """A pair with its data and how to run it: everything a method needs besides its settings."""
+
+    pair: Pair
+    data: Mapping[str, Any]  # the model's keyword arguments, tensors on `device`
+    frame: pd.DataFrame | None  # the table behind the data, as the user gave it
+    seed: int
+    dtype: torch.dtype
+    device: torch.device
+    compile: Compile
+    progress: bool
+
+
+@final
+@dataclass(frozen=True)
+class Fit:
+    """The result of `fit`; what can be done with it are functions of it.
+
+    Attributes:
+        problem: What was fitted.
+        method: The settings, with every default filled in.
+        sites: The model's sites: their roles, shapes and plates.
+        samples: Latent and deterministic sites, `(chain, draw, *site)` each, on the host.
+        sample_stats: `(chain, draw)` each, under ArviZ's names; `lp` and `energy` in nats.
+        diagnostics: Site -> nested R-hat `rhat` and effective sample size `ess`, `(*site)` each.
+        warnings: What makes the result weaker than it looks, with what to do.
+        info: How the fit ran: rung, reason, operations, seconds, versions.
+    """
+
+    problem: Problem = field(repr=False)
+    method: Any
+    sites: SiteTable = field(repr=False)
+    samples: Mapping[str, Tensor] = field(repr=False)
+    sample_stats: Mapping[str, Tensor] = field(repr=False)
+    diagnostics: Mapping[str, Mapping[str, Tensor]] = field(repr=False)
+    warnings: tuple[str, ...]
+    info: Mapping[str, Any]
+
+    @property
+    def pair(self) -> Pair:
+        return self.problem.pair
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        return self.problem.data
+
+    @property
+    def schema(self) -> Schema | None:
+        return self.problem.pair.schema
+
+    @property
+    def seed(self) -> int:
+        return self.problem.seed
+
+    @property
+    def rung(self) -> Rung:
+        """The rung of the ladder on which the model ran, and on which verbs run it again."""
+        return self.info["rung"]
+
+    @property
+    def num_draws(self) -> int:
+        """Draws of all chains together."""
+        draws = next(iter(self.samples.values()))
+        return draws.shape[0] * draws.shape[1]
+
+    def flat_samples(self, num_draws: int | None = None) -> dict[str, Tensor]:
+        """Return `(draw, *site)` of all chains joined, or of `num_draws` evenly spaced ones."""
+        keep = evenly_spaced(self.num_draws, num_draws)
+        return {name: draws.flatten(0, 1)[keep] for name, draws in self.samples.items()}
+
+    def context(self) -> AbstractContextManager[None]:
+        """The surroundings in which the model ran, for verbs that run it again."""
+        return model_context(self.problem.dtype, self.problem.device)
+
+
+def evenly_spaced(total: int, wanted: int | None) -> Tensor:
+    """Return the positions of `wanted` evenly spaced ones of `total` draws; of all for None."""
+    count = total if wanted is None else min(wanted, total)
+    return torch.linspace(0, total - 1, count, dtype=torch.float64).round().long()
