@@ -52,7 +52,7 @@ def true_numbers(truth: pd.DataFrame, imputations: Imputations) -> NDArray[np.fl
     if lacking or len(truth) != len(imputations.frame):
         raise DataError(
             "the true values belong to another table",
-            why=f"{len(truth)} rows where {len(imputations.frame)} were completed; columns lacking: {lacking}",
+            why=f"{len(truth)} rows, {len(imputations.frame)} were completed; columns lacking: {lacking}",
             remedy="give the complete table with the same rows in the same order",
         )
     return np.column_stack([numbers(truth[name]) for name in names])

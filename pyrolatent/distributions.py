@@ -10,7 +10,6 @@ integrated out, so they hold 0 by convention and whatever they hold is never use
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -18,12 +17,15 @@ from pyro.distributions import MultivariateNormal, TorchDistribution, constraint
 from torch import Tensor
 
 from pyrolatent.errors import ArgumentError, ModelError
-from pyrolatent.patterns import GaussianRows, compressed, condition, each_row, kinds
+from pyrolatent.gaussian import GaussianRows, compressed, condition, each_row
 
 LOG_TWO_PI = math.log(2 * math.pi)
+NO_SHAPE = torch.Size()
+
+Shape = torch.Size | list[int] | tuple[int, ...]
 
 
-class RowDistribution(TorchDistribution):  # type: ignore[misc]
+class RowDistribution(TorchDistribution):
     """A distribution with `batch_shape (N,)` and `event_shape (D,)` whose cells may be missing."""
 
     @abstractmethod
@@ -56,26 +58,10 @@ class RowDistribution(TorchDistribution):  # type: ignore[misc]
 
 
 @final
-@dataclass(frozen=True)
-class GaussianSummary:
-    """What `IncompleteMVN.log_prob_sum` needs of the data.
-
-    Attributes:
-        rows: The rows, compressed.
-        num_whole: How many rows of data enter through the whole covariance.
-        num_cells: How many cells are observed.
-    """
-
-    rows: GaussianRows
-    num_whole: int
-    num_cells: int
-
-
-@final
 class IncompleteMVN(RowDistribution):
     """Rows of a multivariate normal, observed where `mask` is True.
 
-    The formulas are those of `pyrolatent.patterns`.
+    The formulas are those of `pyrolatent.gaussian`.
 
     Args:
         loc: `(D,)` mean.
@@ -98,40 +84,38 @@ class IncompleteMVN(RowDistribution):
         self.loc, self.scale_tril, self.observed = loc, scale_tril, mask
         super().__init__(mask.shape[:1], mask.shape[1:], validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "IncompleteMVN":
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "IncompleteMVN":
         if tuple(batch_shape) != tuple(self.batch_shape):
             raise ModelError(
                 "incomplete rows cannot be expanded",
-                why=f"the mask has shape {tuple(self.batch_shape)}, the plates around it {tuple(batch_shape)}",
+                why=f"the mask has shape {tuple(self.batch_shape)}, the plates {tuple(batch_shape)}",
                 remedy="observe them in one plate with as many rows as the mask",
             )
         return self
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Draw full rows `(*sample_shape, N, D)`, whatever the mask."""
-        noise = torch.randn(self.shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
+        noise = torch.randn(
+            self.shape(torch.Size(sample_shape)), dtype=self.loc.dtype, device=self.loc.device
+        )
         return self.loc + noise @ self.scale_tril.mT
 
     def log_prob(self, value: Tensor) -> Tensor:
         if value.dim() > 2:
             return torch.func.vmap(self.log_prob)(value)
         rows, pivot_rows = each_row(self._known(value), self.observed)
-        whole, pivots = rows.misfit(self.loc, self.scale_tril)
-        misfit = whole + rows.whole.weights * self._log_det() + LOG_TWO_PI * self.observed.sum(1)
+        misfit, pivots = rows.misfit(self.loc, self.scale_tril)
         if pivots is not None:
             misfit = misfit.index_add(0, pivot_rows, pivots)
-        return -misfit / 2
+        return -(misfit + LOG_TWO_PI * self.observed.sum(1)) / 2
 
-    def summarise(self, value: Tensor) -> GaussianSummary:
-        num_whole = int(kinds(self.observed)[0].sum())
-        return GaussianSummary(
-            compressed(self._known(value), self.observed), num_whole, int(self.observed.sum())
-        )
+    def summarise(self, value: Tensor) -> GaussianRows:
+        return compressed(self._known(value), self.observed)
 
-    def log_prob_sum(self, value: Tensor, summary: GaussianSummary) -> Tensor:
-        whole, pivots = summary.rows.misfit(self.loc, self.scale_tril)
-        misfit = whole.sum() + summary.num_whole * self._log_det() + LOG_TWO_PI * summary.num_cells
-        return -(misfit if pivots is None else misfit + pivots.sum()) / 2
+    def log_prob_sum(self, value: Tensor, summary: GaussianRows) -> Tensor:
+        whole, pivots = summary.misfit(self.loc, self.scale_tril)
+        misfit = whole.sum() if pivots is None else whole.sum() + pivots.sum()
+        return -(misfit + LOG_TWO_PI * self.observed.sum()) / 2
 
     def conditional(self, value: Tensor) -> tuple[Tensor, Tensor]:
         residual = torch.where(self.observed, value - self.loc, 0.0)
@@ -152,9 +136,6 @@ class IncompleteMVN(RowDistribution):
         if self._validate_args:
             self._validate_sample(known)
         return known
-
-    def _log_det(self) -> Tensor:
-        return 2 * self.scale_tril.diagonal().log().sum()
 
 
 def as_row_distribution(fn: Any, rows: int) -> RowDistribution | None:
@@ -186,6 +167,7 @@ def same_for_all_rows(parameter: Tensor, event_dim: int) -> Tensor | None:
 
 
 def check_shapes(loc: Tensor, scale_tril: Tensor, mask: Tensor) -> None:
+    """Raise where `mask` is not boolean or the shapes are not (D,), (D, D) and (N, D)."""
     if mask.dtype != torch.bool:
         raise ArgumentError(
             "the mask must be boolean", why=f"got {mask.dtype}", remedy="pass True where a cell is observed"

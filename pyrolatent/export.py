@@ -17,7 +17,7 @@ from torch import Tensor
 from pyrolatent.capture.conditioned import log_likelihood
 from pyrolatent.capture.sites import DATA_PLATE
 from pyrolatent.errors import ArgumentError, ModelError, PyrolatentError
-from pyrolatent.labels import Axes, plate_dim, site_axes, tensor_axes, variable_name
+from pyrolatent.labels import Axes, plate_dim, site_plates, tensor_axes, variable_name
 from pyrolatent.observed import (
     Observation,
     model_runs,
@@ -69,7 +69,7 @@ def to_inference_data(fit: Fit, groups: Sequence[str] | None = None, max_draws: 
     check_groups(groups)
     source = Source(*thinned(fit, max_draws), asked=groups is not None)
     attributes, made = describe(fit), {}
-    for group in groups or GROUPS:
+    for group in GROUPS if groups is None else groups:
         try:
             made[group] = GROUPS[group](source).assign_attrs(describe(fit))
         except PyrolatentError as error:
@@ -79,8 +79,8 @@ def to_inference_data(fit: Fit, groups: Sequence[str] | None = None, max_draws: 
     return wrap({group: dataset for group, dataset in made.items() if dataset.data_vars}, attributes)
 
 
-def wrap(groups: Mapping[str, "xr.Dataset"], attributes: Mapping[str, Any], arviz: str | None = None) -> Any:
-    """Return the groups as the object of ArviZ's version `arviz`, by default the one installed."""
+def wrap(groups: Mapping[str, Any], attributes: Mapping[str, Any], arviz: str | None = None) -> Any:
+    """Return the datasets as the object of ArviZ's version `arviz`, by default the one installed."""
     import xarray as xr
 
     if int((arviz or version("arviz")).split(".")[0]) >= 1:
@@ -91,6 +91,7 @@ def wrap(groups: Mapping[str, "xr.Dataset"], attributes: Mapping[str, Any], arvi
 
 
 def check_groups(groups: Sequence[str] | None) -> None:
+    """Refuse names of groups that do not exist."""
     unknown = [group for group in groups or () if group not in GROUPS]
     if unknown:
         raise ArgumentError(f"unknown groups {unknown}", remedy=f"choose from {list(GROUPS)}")
@@ -159,15 +160,29 @@ class Source:
                 why="they weigh draws and cannot make any",
             )
         with model_runs(self.fit, "draws from its prior"):
-            return prior_predictive(self.fit, min(NUM_PREDICTIVE, self.fit.num_draws))
+            return prior_predictive(self.fit, self.num_prior)
 
-    def dataset(self, values: Mapping[str, Tensor], leading: Axes) -> "xr.Dataset":
-        """Return sites `(*leading, *site)` with named and labelled axes."""
+    @property
+    def num_prior(self) -> int:
+        return min(NUM_PREDICTIVE, self.fit.num_draws)
+
+    @property
+    def prior_axes(self) -> Axes:
+        return {"chain": np.arange(1), "draw": np.arange(self.num_prior)}
+
+    def dataset(
+        self, values: Mapping[str, Tensor], leading: Axes, plates: Mapping[str, int] | None = None
+    ) -> "xr.Dataset":
+        """Return tensors `(*leading, *site)` with named and labelled axes.
+
+        `plates` gives each plate's axis; by default each tensor has those of the site of its name.
+        """
         import xarray as xr
 
         variables, coordinates = {}, dict(leading)
         for name, value in values.items():
-            axes = site_axes(self.fit, name, tuple(value.shape[len(leading) :]))
+            own = site_plates(self.fit, name) if plates is None else plates
+            axes = tensor_axes(self.fit, name, value.shape[len(leading) :], own)
             variables[variable_name(self.fit, name)] = ((*leading, *axes), value.numpy(force=True))
             coordinates |= axes
         return xr.Dataset(variables, coordinates)
@@ -180,14 +195,17 @@ class Source:
 
 
 def posterior(source: Source) -> "xr.Dataset":
+    """Latent and deterministic sites."""
     return source.dataset(source.fit.samples, source.draws)
 
 
 def sample_stats(source: Source) -> "xr.Dataset":
+    """Statistics of the sampler."""
     return source.dataset(source.fit.sample_stats, source.draws)
 
 
 def log_likelihoods(source: Source) -> "xr.Dataset":
+    """Log-probabilities of observations, those of empty rows left out."""
     fit, sites = source.fit, source.sites
     draws = {name: values.to(fit.problem.device) for name, values in fit.flat_samples().items()}
     with model_runs(fit, "posterior draws"):
@@ -200,10 +218,11 @@ def log_likelihoods(source: Source) -> "xr.Dataset":
     in_units = {n: sites[n].density_in_units(value).unflatten(0, shape) for n, value in values.items()}
     made = source.dataset(in_units, source.draws)
     rows = observed_rows(fit, sites)
-    return made if rows is None else made.isel({plate_dim(fit, DATA_PLATE): rows.nonzero()[:, 0].numpy()})
+    return made if rows is None else made.isel({plate_dim(fit, DATA_PLATE): rows.numpy(force=True)})
 
 
-def predictive_group(source: Source) -> "xr.Dataset":
+def posterior_predictions(source: Source) -> "xr.Dataset":
+    """Observed sites drawn anew, for fewer draws: each is one run of the model."""
     fewer, keep = thinned(source.fit, max(NUM_PREDICTIVE, len(source.draws["chain"])))
     thin = replace(source, fit=fewer, positions=source.positions[keep])
     with model_runs(fewer, "posterior draws"):
@@ -212,42 +231,35 @@ def predictive_group(source: Source) -> "xr.Dataset":
 
 
 def prior(source: Source) -> "xr.Dataset":
+    """Latent and deterministic sites drawn from the model itself."""
     latents, _ = source.prior
-    return source.dataset({name: value[None] for name, value in latents.items()}, single_chain(latents))
+    return source.dataset({name: value[None] for name, value in latents.items()}, source.prior_axes)
 
 
-def prior_predictive_group(source: Source) -> "xr.Dataset":
+def prior_predictions(source: Source) -> "xr.Dataset":
+    """Observed sites drawn from the model itself."""
     _, observed = source.prior
-    return source.predictive(observed, single_chain(observed))
-
-
-def single_chain(values: Mapping[str, Tensor]) -> Axes:
-    return {"chain": np.arange(1), "draw": np.arange(len(next(iter(values.values()), ())))}
+    return source.predictive(observed, source.prior_axes)
 
 
 def observed_data(source: Source) -> "xr.Dataset":
+    """Observed sites with their holes."""
     values = {name: observed_values(source.fit, site) for name, site in source.sites.items()}
     return source.dataset(values, {})
 
 
 def constant_data(source: Source) -> "xr.Dataset":
-    import xarray as xr
-
-    variables, coordinates = {}, {}
-    for name, value in row_constants(source.fit, source.sites).items():
-        axes = tensor_axes(source.fit, name, tuple(value.shape), {DATA_PLATE: 0})
-        variables[variable_name(source.fit, name)] = (tuple(axes), value.numpy(force=True))
-        coordinates |= axes
-    return xr.Dataset(variables, coordinates)
+    """Other tensors of the data with one entry for each row."""
+    return source.dataset(row_constants(source.fit, source.sites), {}, {DATA_PLATE: 0})
 
 
 GROUPS: Mapping[str, Callable[[Source], "xr.Dataset"]] = {
     "posterior": posterior,
     "sample_stats": sample_stats,
     "log_likelihood": log_likelihoods,
-    "posterior_predictive": predictive_group,
+    "posterior_predictive": posterior_predictions,
     "prior": prior,
-    "prior_predictive": prior_predictive_group,
+    "prior_predictive": prior_predictions,
     "observed_data": observed_data,
     "constant_data": constant_data,
 }

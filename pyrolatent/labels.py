@@ -1,8 +1,8 @@
 """What the axes of a fit's tensors are called: dimensions and their labels.
 
 A plate gives its name to its axis, and the data plate of a table the labels of the table's index.
-With a table, any other axis as long as there are modelled columns is `column`, labelled by their
-names, and a second one in the same tensor `column_bis`.  All further axes are called as ArviZ
+With a table, any other axis as long as there are modelled columns is `feature`, labelled by their
+names, and a second one in the same tensor `feature_bis`.  All further axes are called as ArviZ
 does, `SITE_dim_0`.  Exports and summaries share these names.
 """
 
@@ -14,19 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pyrolatent.capture.sites import DATA_PLATE
+from pyrolatent.capture.sites import DATA_PLATE, Site
 from pyrolatent.result import Fit
 
-COLUMN_DIMS = ("column", "column_bis")
+COLUMN_DIMS = ("feature", "feature_bis")
 SAMPLE_DIMS = ("chain", "draw")
 
 Axes = dict[str, NDArray[Any]]
-
-
-def site_axes(fit: Fit, name: str, shape: tuple[int, ...]) -> Axes:
-    """Return dimension -> labels of each axis of site `name`, whose shape is `shape`."""
-    plates = {} if name not in (known := all_sites(fit)) else known[name]
-    return tensor_axes(fit, name, shape, plates)
 
 
 def tensor_axes(fit: Fit, name: str, shape: tuple[int, ...], plates: Mapping[str, int]) -> Axes:
@@ -49,7 +43,7 @@ def scalar_names(fit: Fit, name: str, shape: tuple[int, ...]) -> list[str]:
     """Return the name of each element of a site in row-major order, such as `mean[age]`."""
     if not shape:
         return [name]
-    axes = site_axes(fit, name, shape)
+    axes = tensor_axes(fit, name, shape, site_plates(fit, name))
     return [f"{name}[{', '.join(map(str, label))}]" for label in product(*axes.values())]
 
 
@@ -76,10 +70,15 @@ def plate_labels(fit: Fit, plate: str, length: int) -> NDArray[Any]:
     return np.arange(length)
 
 
-def all_sites(fit: Fit) -> dict[str, Mapping[str, int]]:
-    """Return site -> plate -> axis, of every site of the model."""
-    sites = {**fit.sites.latents, **fit.sites.deterministics, **fit.sites.observed}
-    return {name: site.plates for name, site in sites.items()}
+def site_plates(fit: Fit, name: str) -> Mapping[str, int]:
+    """Return plate -> axis of a site; none for a name that is not a site's."""
+    sites = all_sites(fit)
+    return sites[name].plates if name in sites else {}
+
+
+def all_sites(fit: Fit) -> dict[str, Site]:
+    """Return the latent, deterministic and observed sites of the model."""
+    return {**fit.sites.latents, **fit.sites.deterministics, **fit.sites.observed}
 
 
 def labels(index: pd.Index) -> NDArray[Any]:
@@ -93,4 +92,5 @@ def labels(index: pd.Index) -> NDArray[Any]:
 
 
 def plain(name: str) -> str:
+    """Return a name without path separators."""
     return name.replace("/", ".")

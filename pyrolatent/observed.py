@@ -68,7 +68,8 @@ def observed_sites(fit: Fit) -> dict[str, Observation]:
 
 
 def observation(fit: Fit, message: Message) -> Observation:
-    value, fn, mask = message["value"], message["fn"], message["mask"]
+    """Return what one run of the model says of an observed site."""
+    value, fn, mask = torch.as_tensor(message["value"]), message["fn"], message["mask"]
     seen = torch.ones(value.shape, dtype=torch.bool, device=value.device) & seen_cells(fn)
     if isinstance(mask, Tensor):
         seen = seen & over_events(mask, fn.event_dim)
@@ -88,6 +89,7 @@ def seen_cells(fn: Any) -> Tensor | bool:
 
 
 def over_events(mask: Tensor, event_dim: int) -> Tensor:
+    """Return a mask of the batch shape as one to be broadcast to values."""
     return mask.reshape(mask.shape + (1,) * event_dim)
 
 

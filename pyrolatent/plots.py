@@ -38,8 +38,8 @@ def matrix_map(
         colours: A diverging colour map.
     """
     size = len(matrix)
-    inch = 0.42 if size <= MOST_NUMBERS else max(0.24, min(0.3, 10 / size)) if size <= MOST_LABELS else 8 / size
-    figure, axes = new_figure(size * inch + 2.2, size * inch + 1.4)
+    width = size * cell_inches(size)
+    figure, axes = new_figure(width + 2.2, width + 1.4)
     off_diagonal = np.where(np.eye(size, dtype=bool), np.nan, matrix)
     image = axes.imshow(off_diagonal, cmap=colours, vmin=-limit, vmax=limit)
     axes.set_facecolor(BAND)
@@ -48,9 +48,17 @@ def matrix_map(
     if size <= MOST_NUMBERS:
         write_numbers(axes, off_diagonal, limit)
     bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.02)
-    bar.set_label(label, color=SOFT)
+    bar.set_label(label, color=SOFT, fontsize=9)
+    bar.ax.tick_params(labelsize=8, length=0)
     bar.outline.set_visible(False)
     return figure
+
+
+def cell_inches(size: int) -> float:
+    """Return the width of a cell that its number, or else the label of its row, fits in."""
+    if size <= MOST_NUMBERS:
+        return 0.42
+    return 0.26 if size <= MOST_LABELS else 8 / size
 
 
 def label_columns(axes: Axes, names: Sequence[object]) -> None:
@@ -65,7 +73,7 @@ def write_numbers(axes: Axes, matrix: Matrix, limit: float) -> None:
     """Write each number into its cell, as .53 for 0.53."""
     for (row, column), value in np.ndenumerate(matrix):
         if np.isfinite(value):
-            text = f"{value:.2f}".replace("0.", ".", 1)
+            text = f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1)  # + 0.0 drops the sign of -0.0
             colour = "white" if abs(value) > 0.6 * limit else INK
             axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
 
@@ -86,6 +94,7 @@ def interval_plot(cells: pd.DataFrame, observed: NDArray[np.float64]) -> Figure:
         axes.plot(cells["truth"], places, "D", color=ORANGE, ms=4.5)
     axes.set_yticks(places, [shortened(row, 14) for row in cells["row"]], fontsize=8, parse_math=False)
     axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.05, y=0.6 / len(cells))
     axes.invert_yaxis()
     return figure
 
@@ -101,13 +110,14 @@ def trace_plot(draws: NDArray[np.float64], label: str) -> Figure:
     figure, axes = new_figure(8, 2.6)
     steps = np.broadcast_to(np.arange(length), draws.shape)
     lines = np.stack([steps, draws], axis=-1)
-    axes.add_collection(LineCollection(lines, colors=BLUE, linewidths=0.6, alpha=max(0.15, 0.8 / chains**0.5)))
+    alpha = max(0.2, 0.8 / chains**0.5)
+    axes.add_collection(LineCollection(list(lines), colors=BLUE, linewidths=0.6, alpha=alpha))
     if chains > 1:
         axes.plot(draws.mean(0), color=INK, lw=1.2)
     axes.autoscale_view()
     axes.margins(x=0)
-    axes.set_xlabel("draw", color=SOFT)
-    axes.set_ylabel(label, color=SOFT)
+    axes.set_xlabel("draw", color=SOFT, fontsize=9)
+    axes.set_ylabel(label, color=SOFT, fontsize=9)
     return figure
 
 
@@ -126,7 +136,7 @@ def shortened(name: object, longest: int = LONGEST_LABEL) -> str:
     if len(text) <= longest:
         return text
     head = (longest - 1) * 2 // 3
-    return f"{text[:head]}…{text[len(text) - (longest - 1 - head):]}"
+    return f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"
 
 
 def png_uri(figure: Figure) -> str:

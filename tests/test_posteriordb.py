@@ -12,7 +12,7 @@ from tests.user_models import REFERENCES, reference
 @pytest.mark.parametrize("name", REFERENCES)
 def test_fit_agrees_with_the_published_posterior(name: str) -> None:
     model, data = REFERENCES[name]
-    fit = pyrolatent.fit(model, data(), pyrolatent.HMC(num_draws=100), seed=1, progress=False)
+    fit = pyrolatent.fit(model, data(), pyrolatent.HMC(num_draws=400), seed=1, progress=False)
     # 4 MCSE: one parameter in 16,000 fails by chance.  An sd from n effective draws errs by about
     # 1 / sqrt(2 n): 10 % is 4 standard errors at n = 800, and 64 chains give thousands.
     wrong = [agreement for agreement in compare(fit.samples, reference(name)) if not agreement.holds]

@@ -17,9 +17,8 @@ from pyrolatent.diagnostics import min_ess, nested_rhat
 from pyrolatent.errors import ArgumentError
 from pyrolatent.infer.method import Method
 from pyrolatent.infer.progress import progress_bar
-from pyrolatent.infer.sampler import Draws, Sampler
-from pyrolatent.infer.start import DESCENT_STEPS
-from pyrolatent.kernels.adaptation import MAX_DENSE
+from pyrolatent.infer.sampler import Draws, Sampler, flat_covariance
+from pyrolatent.infer.start import ADAM_STEPS, ASCENT_EVALUATIONS
 from pyrolatent.kernels.leapfrog import leapfrog_step
 from pyrolatent.result import Compile, Fit, Problem
 from pyrolatent.seeds import generator
@@ -73,7 +72,7 @@ class HMC(Method):
             torch.no_grad(),
             progress_bar(warmup + num_draws, wanted=problem.progress) as bar,
         ):
-            planned = DESCENT_STEPS + PLANNED_STEPS * (warmup + num_draws)
+            planned = ADAM_STEPS + ASCENT_EVALUATIONS + PLANNED_STEPS * (warmup + num_draws)
             graph = leapfrog_graph(density, chains, problem.compile, planned)
             step = graph or leapfrog_step(density.batched)
             random = generator(problem.seed, "hmc", device=problem.device)
@@ -137,9 +136,8 @@ def leapfrog_graph(density: LogDensity, num_chains: int, compile: Compile, plann
     if density.rung != "vmap":
         return None
     position = torch.zeros(num_chains, density.dim)
-    covariance = torch.eye(density.dim) if density.dim <= MAX_DENSE else torch.ones(density.dim)
     step = leapfrog_step(density.batched.function)
-    graph = capture(step, position, position.clone(), torch.ones(num_chains, 1), covariance)
+    graph = capture(step, position, position.clone(), torch.ones(num_chains, 1), flat_covariance(density))
     wanted = worth_compiling(graph.num_ops, planned) if compile == "auto" else compile
     return graph.compile() if wanted and has_compiler() else graph
 

@@ -5,7 +5,6 @@ standard deviations of the widest direction after whitening by the metric (the p
 trajectory's length is jittered, since fixed lengths resonate.
 """
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -14,22 +13,23 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyrolatent.capture.density import LogDensity
-from pyrolatent.infer.start import descend, starting_points
+from pyrolatent.infer.start import ascend, starting_points
 from pyrolatent.kernels.adaptation import (
+    MAX_DENSE,
     MAX_STEPS,
     PATH_FACTOR,
     PATH_JITTER,
-    curvature_metric,
     dual_averaging,
     path_length,
     pooled_covariance,
 )
 from pyrolatent.kernels.hmc import HMCInfo, HMCState, Metric, metric, start, transition
-from pyrolatent.kernels.leapfrog import Step
+from pyrolatent.kernels.leapfrog import Step, density_of
 
 TARGET_ACCEPTANCE = 0.9
 REFRESH = (0.1, 0.25, 0.5, 0.8)  # parts of the warm-up after which metric and path are learnt anew
 EARLY_STEPS = 64  # leapfrog steps at most while chains are still on their way
+NEGLIGIBLE = 30.0  # nats, besides one for each dimension, below which a neighbourhood does not count
 
 
 @final
@@ -66,7 +66,8 @@ class Sampler:
         """Return chains that have found the posterior, and their tuning.
 
         In the first half each chain has a step size of its own, so that one in a steep place can
-        leave it without slowing the others down; then they share one.
+        leave it without slowing the others down; then they share one.  Whenever metric and path are
+        learnt anew, chains that are lost restart from where others are.
         """
         tuned = self.first_tuning(num_chains, superchain_size)
         adaptation = dual_averaging(tuned.step_size)
@@ -82,19 +83,21 @@ class Sampler:
             adaptation = adaptation.update(rate, TARGET_ACCEPTANCE)
             window.append(tuned.state)
             if iteration in refreshes:
-                tuned, window = refresh(tuned, arrived(window)), []
-                adaptation = dual_averaging(adaptation.step_size)
+                astray = lost(window)
+                tuned = refresh(tuned, torch.cat([state.position[~astray] for state in window]))
+                tuned = restart(tuned, astray, self.random)
+                adaptation, window = dual_averaging(adaptation.step_size), []
             tuned = replace(tuned, step_size=adaptation.step_size)
             num_divergences += int(info.diverging.sum())
             self.report("warm-up", num_divergences, tuned)
         return replace(tuned, step_size=adaptation.average_step_size)
 
     def first_tuning(self, num_chains: int, superchain_size: int) -> Tuned:
-        """Descend from random points and take the metric from the curvature there."""
-        position = starting_points(self.density, num_chains, superchain_size, self.random)
-        position = descend(self.density, position)
-        first = curvature_metric(self.density.batched, position)
-        state = start(self.density.batched, position)
+        """Ascend from random points and take the metric from the curvature there."""
+        evaluate = density_of(self.step, flat_covariance(self.density))
+        position = starting_points(self.density, evaluate, num_chains, superchain_size, self.random)
+        position, first = ascend(evaluate, position, superchain_size)
+        state = start(evaluate, position)
         return Tuned(state, first, torch.full_like(state.log_density, self.density.dim**-0.25), PATH_FACTOR)
 
     def move(self, tuned: Tuned, max_steps: int = MAX_STEPS) -> tuple[Tuned, HMCInfo, int]:
@@ -139,21 +142,37 @@ class Sampler:
         self.bar.update()
 
 
+def flat_covariance(density: LogDensity) -> Tensor:
+    """Return a covariance of scale 1, dense or diagonal as the metric of this density will be."""
+    ones = torch.ones(density.dim, dtype=density.dtype, device=density.device)
+    return torch.diag(ones) if density.dim <= MAX_DENSE else ones
+
+
 def refresh(tuned: Tuned, draws: Tensor) -> Tuned:
     """Return the tuning with metric and path learnt from the pooled `draws (S, D)`."""
     learnt = metric(pooled_covariance(draws))
     return replace(tuned, metric=learnt, path=path_length(draws, learnt))
 
 
-def arrived(window: list[HMCState]) -> Tensor:
-    """Return the positions `(S, D)` of chains that have arrived where the best chain is.
+def lost(window: list[HMCState]) -> Tensor:
+    """Return which chains `(B,)` are where next to nothing of the posterior is.
 
-    The log density of D dimensions varies by about sqrt(D / 2); a chain whose mean lies very far
-    below the best is on its way, and would stretch the metric of all.
+    The mean log density of a chain's draws plus the entropy of a normal with their variances
+    estimates how much of the posterior its neighbourhood holds.  A separate mode that matters lies
+    within some nats of the best; a chain on its way, or one that cannot move, far below.
     """
+    position = torch.stack([state.position for state in window])
     log_density = torch.stack([state.log_density for state in window]).mean(0)
-    near = log_density > log_density.max() - 20 - 10 * math.sqrt(window[0].position.shape[1])
-    return torch.cat([state.position[near] for state in window])
+    share = (log_density + position.std(0).log().sum(-1)).nan_to_num(nan=-torch.inf)
+    return share < share.max() - NEGLIGIBLE - position.shape[-1]
+
+
+def restart(tuned: Tuned, lost: Tensor, random: torch.Generator) -> Tuned:
+    """Return the chains with lost ones moved to where others, picked at random, are."""
+    found = (~lost).nonzero().flatten()
+    picks = torch.randint(len(found), lost.shape, generator=random, device=lost.device)
+    source = torch.where(lost, found[picks], torch.arange(len(lost), device=lost.device))
+    return replace(tuned, state=HMCState(*(field[source] for field in tuned.state)))
 
 
 def statistics(tuned: Tuned, info: HMCInfo, num_steps: int) -> dict[str, Tensor]:

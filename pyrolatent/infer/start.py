@@ -1,4 +1,4 @@
-"""Where chains begin: a point of finite density, then a short descent."""
+"""Where chains begin: a point of finite density, then an ascent."""
 
 import torch
 from torch import Tensor
@@ -6,14 +6,19 @@ from torch import Tensor
 from pyrolatent.capture.density import LogDensity
 from pyrolatent.capture.sites import START_RADIUS
 from pyrolatent.errors import ModelError
+from pyrolatent.kernels.adaptation import MAX_DENSE, hessians, laplace
+from pyrolatent.kernels.ascent import lbfgs_ascent
+from pyrolatent.kernels.hmc import Metric, metric
+from pyrolatent.kernels.leapfrog import Density
 
 ATTEMPTS = 100
-DESCENT_STEPS = 60
-DESCENT_RATE = 0.1
+ADAM_STEPS = 30
+ADAM_RATE = 0.1
+ASCENT_EVALUATIONS = 80
 
 
 def starting_points(
-    density: LogDensity, num_chains: int, superchain_size: int, random: torch.Generator
+    density: LogDensity, evaluate: Density, num_chains: int, superchain_size: int, random: torch.Generator
 ) -> Tensor:
     """Return points of finite density `(num_chains, D)`, one for each superchain.
 
@@ -22,15 +27,16 @@ def starting_points(
     """
     position = uniform(density, num_chains // superchain_size, random)
     for _ in range(ATTEMPTS):
-        value, gradient = density.batched(position.repeat_interleave(superchain_size, 0))
+        value, gradient = evaluate(position.repeat_interleave(superchain_size, 0))
         finite = (value.isfinite() & gradient.isfinite().all(-1))[::superchain_size]
         if finite.all():
             return position.repeat_interleave(superchain_size, 0)
+        failed = position[~finite][0]
         position = torch.where(finite[:, None], position, uniform(density, len(position), random))
     raise ModelError(
         "the density of the model is not finite at the start",
         where=f"{ATTEMPTS} random starts",
-        why=f"log-probabilities at the last: {listed(density, position[~finite][0])}{missing_values(density)}",
+        why=f"log-probabilities at the last: {listed(density, failed)}{missing_values(density)}",
         remedy="look at the sites that are not finite: their data, their scale, their support",
     )
 
@@ -57,18 +63,42 @@ def missing_values(density: LogDensity) -> str:
     return f"; the data hold NaN: {counts}" if counts else ""
 
 
-def descend(density: LogDensity, position: Tensor) -> Tensor:
-    """Return the best points of a short Adam ascent of the log density from `position (B, D)`."""
+def ascend(evaluate: Density, position: Tensor, superchain_size: int) -> tuple[Tensor, Metric]:
+    """Return where chains begin, from random points `(B, D)`, and a first metric.
+
+    A mode is the right place for most models, and a spike of the density with next to no mass the
+    wrong one (the neck of a centred hierarchy).  So each superchain climbs a little and then all
+    the way, and begins where the Laplace approximation sees more of the posterior.
+    """
+    near = adam_ascent(evaluate, position)
+    if near.shape[1] > MAX_DENSE:
+        return near, metric(torch.ones_like(near[0]))
+    top = lbfgs_ascent(evaluate, near, ASCENT_EVALUATIONS)
+    evidences, covariances = zip(
+        *(surroundings(evaluate, x, superchain_size) for x in (near, top)), strict=True
+    )
+    evidence, covariance = torch.stack(evidences), torch.stack(covariances)
+    higher = (evidence[1] >= evidence[0]).repeat_interleave(superchain_size)
+    best = evidence.flatten().argmax()
+    return torch.where(higher[:, None], top, near), metric(covariance.flatten(0, 1)[best])
+
+
+def surroundings(evaluate: Density, position: Tensor, superchain_size: int) -> tuple[Tensor, Tensor]:
+    """Return evidence `(K,)` and covariance `(K, D, D)` around the point of each superchain."""
+    value = evaluate(position)[0][::superchain_size]
+    return laplace(value, hessians(evaluate, position[::superchain_size], len(position)))
+
+
+def adam_ascent(evaluate: Density, position: Tensor) -> Tensor:
+    """Return the best points of a short Adam ascent from `position (B, D)`."""
     free = position.clone().requires_grad_()
-    optimizer = torch.optim.Adam([free], lr=DESCENT_RATE, maximize=True)
+    optimizer = torch.optim.Adam([free], lr=ADAM_RATE, maximize=True)
     best, best_value = position, torch.full_like(position[:, 0], -torch.inf)
-    for _ in range(DESCENT_STEPS):
-        value, gradient = density.batched(free.detach())
+    for _ in range(ADAM_STEPS):
+        value, gradient = evaluate(free.detach())
         better = value > best_value
-        best, best_value = (
-            torch.where(better[:, None], free.detach(), best),
-            torch.where(better, value, best_value),
-        )
+        best = torch.where(better[:, None], free.detach(), best)
+        best_value = torch.where(better, value, best_value)
         free.grad = torch.nan_to_num(gradient)
         optimizer.step()
     return best

@@ -6,6 +6,7 @@ one gradient and one kick.  Nothing is written in place: trajectories are differ
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 Density = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -27,6 +28,20 @@ def leapfrog_step(density: Density) -> Step:
         return position, momentum + step_size * gradient, value, gradient
 
     return step
+
+
+def density_of(step: Step, covariance: Tensor) -> Density:
+    """Return the density inside a step: a step of size zero moves nothing.
+
+    So one captured graph serves trajectories and everything before them.
+    """
+
+    def density(position: Tensor) -> tuple[Tensor, Tensor]:
+        at_rest, nowhere = torch.zeros_like(position), position.new_zeros(len(position), 1)
+        _, _, value, gradient = step(position, at_rest, nowhere, covariance)
+        return value, gradient
+
+    return density
 
 
 def velocity(momentum: Tensor, covariance: Tensor) -> Tensor:

@@ -1,0 +1,247 @@
+"""The command line.  What a command does is done by functions that Python users call as well.
+
+Errors are one line that begins with `Error:`, weak results lines that begin with `Warning:`, both
+on the error stream.  Modules that draw and export are imported by the commands that need them.
+"""
+
+import contextlib
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO, final
+
+import click
+import pandas as pd
+
+from pyrolatent.ampute import MECHANISMS, ampute
+from pyrolatent.errors import ArgumentError, FitWarning, PyrolatentError
+from pyrolatent.fit import fit
+from pyrolatent.folders import output_folder, prepare_file, prepare_folder
+from pyrolatent.impute import impute
+from pyrolatent.infer.hmc import HMC, extreme
+from pyrolatent.models.mvn import BayesianMVN
+from pyrolatent.result import Compile, Fit
+from pyrolatent.schema import Schema, infer_schema, listing
+from pyrolatent.store import load
+from pyrolatent.tables import read_frame, write_frame
+
+MODELS = {"mvn": BayesianMVN}
+MOST_COLUMNS = 40  # listed on the screen
+
+
+@contextlib.contextmanager
+def one_line_each() -> Iterator[None]:
+    """Turn errors and warnings of this package into lines; others are shown as ever."""
+    others = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, FitWarning):
+            click.echo(f"Warning: {message}", err=True)
+        else:
+            others(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FitWarning)
+        warnings.showwarning = show
+        try:
+            yield
+        except PyrolatentError as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+
+
+@final
+class Commands(click.Group):
+    """A group of commands with messages of one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with one_line_each():
+            return super().invoke(ctx)
+
+
+PATH = click.Path(path_type=Path)
+SEED = click.IntRange(min=0)
+force_option = click.option("--force", is_flag=True, help="Replace what an earlier run wrote there.")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="pyrolatent")
+def main() -> None:
+    """Fit latent-variable models to tables with holes, and complete the tables."""
+
+
+@main.command("fit")
+@click.argument("file", type=PATH)
+@click.option("--model", type=click.Choice(list(MODELS)), default="mvn", show_default=True)
+@click.option("--out", type=PATH, required=True, help="Folder to write; must be new or empty.")
+@click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out; may be repeated.")
+@click.option("--eta", default=1.0, show_default=True, help="LKJ prior: 1 is flat, more pulls to zero.")
+@click.option("--standardise/--no-standardise", default=True, help="Priors hold for standardised columns.")
+@click.option("--seed", type=SEED, help="For the same result again; by default a fresh one.")
+@click.option("--chains", type=int, help="Chains; by default 64, or fewer for large tables.")
+@click.option("--warmup", type=int, help="Warm-up iterations of each chain.")
+@click.option("--draws", type=int, help="Draws kept of each chain.")
+@click.option("--compile/--no-compile", default=None, help="By default decided from the planned work.")
+@force_option
+@click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
+def fit_command(
+    file: Path,
+    model: str,
+    out: Path,
+    drop: tuple[str, ...],
+    eta: float,
+    standardise: bool,
+    seed: int | None,
+    chains: int | None,
+    warmup: int | None,
+    draws: int | None,
+    compile: bool | None,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Fit a model to the CSV file FILE, holes and all.
+
+    The folder gets the fit (for `pyrolatent impute`), posterior.nc (for ArviZ), summary.csv and
+    report.html.
+    """
+    from pyrolatent.runs import write_run
+
+    say = Printer(quiet)
+    prepare_folder(out, force)
+    method = HMC(chains, warmup, draws)
+    frame = without(read_frame(file), drop)
+    schema = infer_schema(frame)
+    pair = MODELS[model](schema, eta, standardise)
+    say(columns_in_words(frame, schema))
+    compiled: Compile = "auto" if compile is None else compile
+    result = fit(pair, frame, method, seed=seed, compile=compiled, progress=not quiet)
+    write_run(result, out, force=force)
+    say(fit_in_words(result))
+    say(f"Wrote {out}: open {out / 'report.html'} in a browser. {say.seconds}")
+
+
+@main.command("impute")
+@click.argument("run", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Folder to write; must be new or empty.")
+@click.option("--draws", default=20, show_default=True, help="Completed tables to write.")
+@click.option("--data", type=PATH, help="Complete this CSV file instead of the one that was fitted.")
+@click.option("--seed", type=SEED, help="By default that of the fit.")
+@force_option
+def impute_command(
+    run: Path, out: Path, draws: int, data: Path | None, seed: int | None, force: bool
+) -> None:
+    """Complete the table of the fit in the folder RUN.
+
+    The new folder gets imputed_01.csv, imputed_02.csv, ... and cells.csv: mean, standard deviation
+    and 90 % interval of every missing cell.
+    """
+    from pyrolatent.runs import write_completed
+
+    say = Printer()
+    prepare_folder(out, force)
+    result = load(run)
+    completed = impute(result, read_frame(data) if data else None, draws, seed)
+    with output_folder(out, force) as folder:
+        number = write_completed(completed, folder)
+    say(f"Wrote {number} completed tables and cells.csv to {out}. {say.seconds}")
+
+
+@main.command("ampute")
+@click.argument("file", type=PATH)
+@click.option("--out", type=PATH, required=True, help="CSV file to write.")
+@click.option("--mechanism", type=click.Choice(MECHANISMS), default="mcar", show_default=True)
+@click.option("--fraction", default=0.1, show_default=True, help="Probability that a cell is hidden.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Another seed hides other cells.")
+@force_option
+def ampute_command(file: Path, out: Path, mechanism: str, fraction: float, seed: int, force: bool) -> None:
+    """Hide cells of the CSV file FILE, to see how well they are recovered."""
+    prepare_file(out, force)
+    full = read_frame(file)
+    holes = ampute(full, mechanism=mechanism, fraction=fraction, seed=seed)
+    write_frame(holes, out)
+    hidden = int(holes.isna().to_numpy().sum() - full.isna().to_numpy().sum())
+    click.echo(f"Wrote {out}: {hidden:,} of {full.size:,} cells hidden.")
+
+
+@main.command("demo")
+@click.option("--out", type=PATH, default="out", show_default=True, help="Folder to write.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Another seed draws other rows.")
+@force_option
+def demo_command(out: Path, seed: int, force: bool) -> None:
+    """Fit and complete a survey whose hidden cells are known, and compare.
+
+    263 rows of a job-satisfaction survey are drawn, 10 % of the cells hidden, and a multivariate
+    normal fitted.  The folder gets posterior.nc, report.html, 20 completed tables and more.
+    """
+    from pyrolatent.demo import demo
+
+    say = Printer()
+    found = demo(out, seed=seed, force=force)
+    say(fit_in_words(found.fit))
+    say(
+        f"Mean absolute residual of the correlations, fitted minus true: {found.residual:.4f}; "
+        f"of the plain pairwise ones: {found.plain_residual:.4f}."
+    )
+    say(f"90 % intervals hold {100 * found.coverage:.1f} % of the {found.num_hidden} hidden values.")
+    say(f"Wrote {out}: open {out / 'report.html'} in a browser. {say.seconds}")
+
+
+@final
+class Printer:
+    """Prints lines, unless told to be quiet, and knows the time since it was made."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.started = time.perf_counter()
+
+    def __call__(self, text: str) -> None:
+        if not self.quiet:
+            click.echo(text)
+
+    @property
+    def seconds(self) -> str:
+        return f"({time.perf_counter() - self.started:.1f} s)"
+
+
+def without(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
+    """Return the table without the columns of these names."""
+    unknown = [name for name in names if name not in frame.columns]
+    if unknown:
+        why = f"the table has {listing(frame.columns.tolist())}"
+        raise ArgumentError(f"no columns {listing(unknown)} to drop", why=why, remedy="correct --drop")
+    return frame.drop(columns=list(names))
+
+
+def columns_in_words(frame: pd.DataFrame, schema: Schema) -> str:
+    """Return the table's size and the kind of each column."""
+    missing = frame.isna().mean()
+    lines = pd.DataFrame(
+        {
+            "column": [str(column.name) for column in schema.columns],
+            "kind": [column.kind for column in schema.columns],
+            "missing": [f"{100 * missing[column.name]:.1f} %" for column in schema.columns],
+        }
+    )
+    more = f"\n... and {len(lines) - MOST_COLUMNS} more" if len(lines) > MOST_COLUMNS else ""
+    return f"{len(frame):,} rows\n{lines.head(MOST_COLUMNS).to_string(index=False)}{more}"
+
+
+def fit_in_words(result: Fit) -> str:
+    """Return how long the fit took and how well the chains agree."""
+    sites = result.diagnostics
+    _, rhat = extreme({name: values["rhat"] for name, values in sites.items()}, largest=True)
+    _, ess = extreme({name: values["ess"] for name, values in sites.items()}, largest=False)
+    chains, draws = next(iter(result.samples.values())).shape[:2]
+    seconds = sum(result.info["seconds"].values())
+    compiled = "compiled" if result.info["compiled"] else "not compiled"
+    return (
+        f"{chains} chains of {draws} draws in {seconds:.1f} s ({compiled}, seed {result.seed}). "
+        f"Largest nested R-hat {rhat:.3f}, smallest effective sample size {ess:,.0f}."
+    )

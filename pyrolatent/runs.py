@@ -1,0 +1,58 @@
+"""What a command leaves behind: a folder with a fit, its export, summary, report and completed tables."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from pyrolatent.cells import cell_table
+from pyrolatent.export import to_inference_data
+from pyrolatent.folders import output_folder
+from pyrolatent.impute import Imputations, impute
+from pyrolatent.report import report
+from pyrolatent.result import Fit
+from pyrolatent.store import write_fit
+from pyrolatent.summary import summary
+from pyrolatent.tables import write_frame
+
+
+def write_run(
+    fit: Fit, path: str | os.PathLike[str], *, force: bool = False, truth: pd.DataFrame | None = None
+) -> Imputations:
+    """Write a fit to a table with `posterior.nc`, `summary.csv` and `report.html` into a folder.
+
+    The fit is in place before the rest is made, so that it cannot be lost by it.
+
+    Args:
+        fit: A fit to a table.
+        path: The folder.
+        force: Whether to replace an earlier run.
+        truth: The table with the values that were hidden, for the report.
+
+    Returns:
+        The completed cells that the report shows.
+
+    Raises:
+        StoreError: The folder holds files, or cannot be written.
+    """
+    with output_folder(path, force) as aside:
+        write_fit(fit, aside)
+    folder = Path(path)
+    imputations = impute(fit)
+    to_inference_data(fit).to_netcdf(folder / "posterior.nc", engine="h5netcdf")
+    write_frame(summary(fit).rename_axis("name"), folder / "summary.csv")
+    report(fit, folder / "report.html", imputations, truth)
+    return imputations
+
+
+def write_completed(imputations: Imputations, folder: Path) -> int:
+    """Write `imputed_01.csv`, `imputed_02.csv`, ..., and `cells.csv`, one line for each missing cell.
+
+    Returns:
+        The number of completed tables: at most that of the posterior draws.
+    """
+    digits, number = max(2, len(str(imputations.num_frames))), 0
+    for number, frame in enumerate(imputations.frames, start=1):
+        write_frame(frame, folder / f"imputed_{number:0{digits}}.csv")
+    write_frame(cell_table(imputations), folder / "cells.csv")
+    return number
