@@ -190,7 +190,8 @@ def condition(residual: Tensor, scale_tril: Tensor, mask: Tensor) -> tuple[Tenso
         return logs.sum(), squares.sum()
 
     diagonals = precision.diagonal()[:, None].expand(-1, count)
-    (log_det, square), gradient = torch.func.vjp(totals, precision @ residual.mT, diagonals)
-    of_square, _ = gradient((torch.zeros_like(log_det), torch.ones_like(square)))
-    _, of_log_det = gradient((torch.ones_like(log_det), torch.zeros_like(square)))
+    gradient = torch.func.vjp(totals, precision @ residual.mT, diagonals)[1]
+    one = torch.ones((), dtype=residual.dtype, device=residual.device)
+    of_square, _ = gradient((0 * one, one))
+    _, of_log_det = gradient((one, 0 * one))
     return -of_square.mT / 2, of_log_det.mT

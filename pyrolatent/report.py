@@ -31,6 +31,7 @@ from pyrolatent.summary import summary
 PROBABILITY = 0.9  # of the intervals of completed cells
 MOST_ROWS = 60  # of one site, in the summary
 MOST_CELLS, MOST_PANELS, PER_PANEL = 60, 12, 15  # completed cells, their columns, cells of one column
+ROUNDING = 1e-12  # a standard deviation this small beside the mean is one of rounding errors
 DASH = "\N{EN DASH}"
 PIXELS = 96  # CSS pixels of an inch
 
@@ -163,22 +164,22 @@ def column_rows(fit: Fit) -> list[State]:
 
 
 def site_tables(fit: Fit) -> list[State]:
-    """Return the summary site by site, at most 60 rows of each."""
+    """Return the summary site by site."""
     table, start, tables = summary(fit), 0, []
     for name, draws in fit.samples.items():
-        rows = table.iloc[start : (start := start + draws[0, 0].numel())]
-        shown = rows.head(MOST_ROWS)
-        tables.append(
-            {
-                "name": name,
-                "size": len(rows),
-                "shape": tuple(draws.shape[2:]),
-                "rhat": rows["rhat"].max(),
-                "ess": rows["ess"].min(),
-                "rows": list(zip(shown.index, shown.to_dict("records"), strict=True)),
-            }
-        )
+        size = draws[0, 0].numel()
+        tables.append(site_table(name, table.iloc[start : start + size]))
+        start += size
     return tables
+
+
+def site_table(name: str, rows: pd.DataFrame) -> State:
+    """Return the worst diagnostics of one site and at most 60 of its rows."""
+    shown = rows.head(MOST_ROWS)
+    constant = shown["sd"] <= ROUNDING * shown["mean"].abs()
+    records = shown.assign(sd=shown["sd"].mask(constant, 0.0)).to_dict("records")
+    worst = {"rhat": rows["rhat"].max(), "ess": rows["ess"].min()}
+    return {"name": name, "size": len(rows), "rows": list(zip(shown.index, records, strict=True)), **worst}
 
 
 # Pictures

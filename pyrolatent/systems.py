@@ -72,7 +72,7 @@ def eliminate(groups: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
             rest, column = others.split([size, 1], 1)
         row, pivot = system.split([size, 1], 1)
         if size > 1:
-            left = (torch.addcmul(rest, column / pivot, row, value=-1),)
+            left = (rest - (column / pivot) * row,)
         pivots.append(pivot.flatten())
         sides.append(row[0, 0])
     pivot = concatenate(tuple(pivots))

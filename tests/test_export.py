@@ -267,11 +267,11 @@ def test_log_likelihood_prior_and_jacobian_add_up_to_lp(of_normal: Fit):
 def test_predictions_of_a_table_are_in_its_units(of_table: Fit):
     found = to_inference_data(of_table, ["posterior", "posterior_predictive", "prior_predictive"])
     draws = found.posterior_predictive["x"]
-    assert (draws.sel(column="positive") > 0).all()
-    assert (found.prior_predictive["x"].sel(column="positive") > 0).all()
-    counts = draws.sel(column="count").mean("data")
-    expected = found.posterior["mean"].sel(column="count")
-    sd = found.posterior["scale"].sel(column="count")
+    assert (draws.sel(feature="positive") > 0).all()
+    assert (found.prior_predictive["x"].sel(feature="positive") > 0).all()
+    counts = draws.sel(feature="count").mean("data")
+    expected = found.posterior["mean"].sel(feature="count")
+    sd = found.posterior["scale"].sel(feature="count")
     # The mean of 30 draws around each draw's own mean: 200 standard normals, beyond 5 once in 10,000 runs.
     assert (np.abs(counts - expected) / (sd / np.sqrt(30)) < 5).all()
 

@@ -81,13 +81,14 @@ def test_a_failing_block_changes_nothing(tmp_path: Path, exists: bool) -> None:
 
 
 def test_new_files_are_kept_where_they_cannot_be_put_in_place(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="run: cannot be replaced.*The new files are kept in") as caught:
-        with output_folder(tmp_path / "run") as folder:
-            write(folder, "new", "fit.json")
-            write(tmp_path / "run", "made meanwhile", "other.txt")
-    assert contents(Path(caught.value.remedy.removeprefix("The new files are kept in "))) == {
-        "fit.json": "new"
-    }
+    with (
+        pytest.raises(StoreError, match=r"run: cannot be replaced.*The new files are kept in") as caught,
+        output_folder(tmp_path / "run") as folder,
+    ):
+        write(folder, "new", "fit.json")
+        write(tmp_path / "run", "made meanwhile", "other.txt")
+    kept = caught.value.remedy.removeprefix("The new files are kept in ")
+    assert contents(Path(kept)) == {"fit.json": "new"}
     assert contents(tmp_path / "run") == {"other.txt": "made meanwhile"}
 
 
@@ -100,7 +101,7 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
 
 
 def test_the_parent_must_exist(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="cannot be written.*No such file.*Create the parent folder"):
+    with pytest.raises(StoreError, match=r"cannot be written.*No such file.*Create the parent folder"):
         prepare_folder(tmp_path / "a" / "b")
 
 
@@ -110,9 +111,9 @@ def test_a_folder_that_may_not_be_written_is_refused(tmp_path: Path, monkeypatch
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(os, "mkdir", refuse)
-    with pytest.raises(StoreError, match="cannot be written.*Permission denied.*change its permissions"):
+    with pytest.raises(StoreError, match=r"cannot be written.*Permission denied.*change its permissions"):
         prepare_folder(tmp_path / "run")
-    with pytest.raises(StoreError, match="cannot be written.*Permission denied"):
+    with pytest.raises(StoreError, match=r"cannot be written.*Permission denied"):
         prepare_file(tmp_path / "holes.csv")
 
 
@@ -133,6 +134,6 @@ def test_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write(tmp_path, "old", "page.html")
     write_text(tmp_path / "page.html", "naïve β")
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == "naïve β"
-    with pytest.raises(StoreError, match="page.html: cannot be written: No such file"):
+    with pytest.raises(StoreError, match=r"page.html: cannot be written: No such file"):
         write_text(tmp_path / "a" / "page.html", "text")
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
