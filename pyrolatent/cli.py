@@ -222,15 +222,13 @@ def without(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
 def columns_in_words(frame: pd.DataFrame, schema: Schema) -> str:
     """Return the table's size and the kind of each column."""
     missing = frame.isna().mean()
-    lines = pd.DataFrame(
-        {
-            "column": [str(column.name) for column in schema.columns],
-            "kind": [column.kind for column in schema.columns],
-            "missing": [f"{100 * missing[column.name]:.1f} %" for column in schema.columns],
-        }
-    )
-    more = f"\n... and {len(lines) - MOST_COLUMNS} more" if len(lines) > MOST_COLUMNS else ""
-    return f"{len(frame):,} rows\n{lines.head(MOST_COLUMNS).to_string(index=False)}{more}"
+    width = max(len(str(column.name)) for column in schema.columns)
+    lines = [
+        f"  {column.name!s:<{width}}  {column.kind:<11}  {100 * missing[column.name]:5.1f} % missing"
+        for column in schema.columns
+    ]
+    more = [f"  and {len(lines) - MOST_COLUMNS} more"] if len(lines) > MOST_COLUMNS else []
+    return "\n".join([f"{len(frame):,} rows, {len(lines)} columns:", *lines[:MOST_COLUMNS], *more])
 
 
 def fit_in_words(result: Fit) -> str:

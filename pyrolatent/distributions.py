@@ -10,7 +10,7 @@ integrated out, so they hold 0 by convention and whatever they hold is never use
 
 import math
 from abc import abstractmethod
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from pyro.distributions import MultivariateNormal, TorchDistribution, constraints
@@ -73,7 +73,7 @@ class IncompleteMVN(RowDistribution):
         ArgumentError: The shapes do not fit, or `mask` is not boolean.
     """
 
-    arg_constraints = {"loc": constraints.real_vector, "scale_tril": constraints.lower_cholesky}  # noqa: RUF012
+    arg_constraints: ClassVar = {"loc": constraints.real_vector, "scale_tril": constraints.lower_cholesky}
     support = constraints.real_vector
     has_rsample = True
 
@@ -101,13 +101,18 @@ class IncompleteMVN(RowDistribution):
         return self.loc + noise @ self.scale_tril.mT
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if value.dim() > 2:
-            return torch.func.vmap(self.log_prob)(value)
-        rows, pivot_rows = each_row(self._known(value), self.observed)
+        known = self._known(value)
+        if known.dim() == 2:
+            return self._log_prob(known)
+        return torch.func.vmap(self._log_prob)(known.flatten(0, -3)).unflatten(0, known.shape[:-2])
+
+    def _log_prob(self, known: Tensor) -> Tensor:
+        residual = torch.where(self.observed, known - self.loc, 0.0)
+        rows, pivot_rows = each_row(residual, self.loc, self.observed)
         misfit, pivots = rows.misfit(self.loc, self.scale_tril)
         if pivots is not None:
             misfit = misfit.index_add(0, pivot_rows, pivots)
-        return -(misfit + LOG_TWO_PI * self.observed.sum(1)) / 2
+        return -(misfit + LOG_TWO_PI * self.observed.sum(1).to(misfit.dtype)) / 2
 
     def summarise(self, value: Tensor) -> GaussianRows:
         return compressed(self._known(value), self.observed)
@@ -115,7 +120,7 @@ class IncompleteMVN(RowDistribution):
     def log_prob_sum(self, value: Tensor, summary: GaussianRows) -> Tensor:
         whole, pivots = summary.misfit(self.loc, self.scale_tril)
         misfit = whole.sum() if pivots is None else whole.sum() + pivots.sum()
-        return -(misfit + LOG_TWO_PI * self.observed.sum()) / 2
+        return -(misfit + LOG_TWO_PI * self.observed.sum().to(misfit.dtype)) / 2
 
     def conditional(self, value: Tensor) -> tuple[Tensor, Tensor]:
         residual = torch.where(self.observed, value - self.loc, 0.0)

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from pyrolatent.capture.context import fitting_threads
 from pyrolatent.errors import DataError, FitWarning
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.method import Method
@@ -19,6 +20,7 @@ from pyrolatent.pair import Model, Pair, as_pair, check_arguments
 from pyrolatent.result import Compile, Fit, Problem
 from pyrolatent.seeds import fresh_seed, seeded
 
+TYPICAL_CHAINS = 64
 VERSIONS = ("pyrolatent", "torch", "pyro-ppl", "numpy", "pandas")
 
 
@@ -62,7 +64,7 @@ def fit(
     tensors = {name: as_input(value, dtype, place) for name, value in entries.items()}
     seed = fresh_seed() if seed is None else seed
     problem = Problem(pair, tensors, frame, seed, dtype, place, compile, progress)
-    with seeded(seed, "model"):
+    with seeded(seed, "model"), fitting_threads(tensors, copies=TYPICAL_CHAINS):
         result = (method or HMC()).run(problem)
     for message in result.warnings:
         warnings.warn(message, FitWarning, stacklevel=2)
@@ -75,7 +77,7 @@ def encode(pair: Pair, frame: pd.DataFrame) -> dict[str, Tensor]:
         raise DataError(
             "a table was given to a model without a schema",
             why=f"columns {list(frame.columns)[:10]}",
-            remedy="pass a dictionary of its arguments, or use a pair such as BayesianMVN(infer_schema(frame))",
+            remedy="pass a dictionary of its arguments, or a pair such as BayesianMVN(infer_schema(frame))",
         )
     return pair.schema.encode(frame)
 

@@ -81,16 +81,21 @@ class GaussianRows:
         """
         parts = []
         if len(self.few):
-            unchanged = Rows(torch.eye(len(basis), dtype=basis.dtype, device=basis.device), 0 * self.centre)
-            columns = torch.cat([unchanged.coefficients, self.few.coefficients], 1)
+            unchanged = torch.eye(1 + len(basis), dtype=basis.dtype, device=basis.device)[:, 1:]
+            columns = torch.cat([unchanged, self.few.coefficients], 1)
             parts.append(inverse[:, 1:].mT @ inverse @ columns)
         if len(self.many):
             parts += [scale_tril @ scale_tril.mT, basis @ self.many.coefficients]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
-def each_row(values: Tensor, mask: Tensor) -> tuple[GaussianRows, Tensor]:
-    """Return rows `values (N, D)`, 0 where `mask (N, D)` is False, as they are.
+def each_row(residual: Tensor, loc: Tensor, mask: Tensor) -> tuple[GaussianRows, Tensor]:
+    """Return rows as they are, holes filled with their mean `loc (D,)`.
+
+    Args:
+        residual: `(N, D)` from `loc`, 0 where `mask (N, D)` is False.
+        loc: The mean at which alone the result may be used.
+        mask: True at observed cells.
 
     Returns:
         The rows, where `whole` has all N in their order, of weight 0 where they have many holes; and
@@ -98,14 +103,14 @@ def each_row(values: Tensor, mask: Tensor) -> tuple[GaussianRows, Tensor]:
     """
     is_few, is_many = by_holes(mask)
     few, many = (is_few & ~mask.all(1)).nonzero()[:, 0], is_many.nonzero()[:, 0]
-    weights = is_few.to(values.dtype)
+    weights = is_few.to(residual.dtype)
     rows = place(
         mask[torch.cat([few, many])],
         torch.ones_like(torch.cat([few, many])),
-        centre=torch.zeros_like(mask[0], dtype=values.dtype),
-        whole=Rows(values * weights[:, None], weights),
-        few=Rows(values[few], weights[few]),
-        many=Rows(values[many], 1 - weights[many]),
+        centre=loc,
+        whole=Rows(residual * weights[:, None], weights),
+        few=Rows(residual[few], weights[few]),
+        many=Rows(residual[many], 1 - weights[many]),
     )
     return rows, torch.cat([few, many])[rows.owner]
 

@@ -148,7 +148,7 @@ def draw_cells(fit: Fit, seed: int, num_draws: int) -> Tensor:
     site = masked_site(fit, {name: value[0] for name, value in draws.items()})
     batch = max(1, min(MAX_POINTS, MAX_CELLS // max(mask.numel(), 1)))
     cells = []
-    with fit.context(), torch.no_grad():
+    with fit.context():
         for start in range(0, min(num_draws, fit.num_draws), batch):
             some = {name: value[start : start + batch] for name, value in draws.items()}
             count = len(next(iter(some.values())))
@@ -160,7 +160,7 @@ def draw_cells(fit: Fit, seed: int, num_draws: int) -> Tensor:
 
 def masked_site(fit: Fit, values: dict[str, Tensor]) -> str:
     """Return the one observed site that knows its missing cells."""
-    with fit.context(), torch.no_grad():
+    with fit.context():
         sites = row_sites(fit.pair.model, fit.data, values)
     if len(sites) != 1:
         raise ModelError(

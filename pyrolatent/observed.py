@@ -132,7 +132,7 @@ def model_runs(fit: Fit, at: str) -> Iterator[None]:
         ModelError: The model fails, or one of its distributions cannot be drawn from.
     """
     try:
-        with fit.context(), torch.no_grad(), seeded(fit.seed, "export"):
+        with fit.context(), seeded(fit.seed, "export"):
             yield
     except PyrolatentError:
         raise

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from pyrolatent.capture.conditioned import predictive, prior_draws
@@ -48,7 +47,7 @@ def predict(
 def posterior_predictive(fit: Fit, num_draws: int) -> dict[str, Tensor]:
     """Return observed sites drawn anew `(draw, *site)`, as the model sees them."""
     draws = {name: value.to(fit.problem.device) for name, value in fit.flat_samples(num_draws).items()}
-    with fit.context(), torch.no_grad(), seeded(fit.seed, "predict"):
+    with fit.context(), seeded(fit.seed, "predict"):
         return predictive(fit.pair.model, fit.data, draws, min(num_draws, fit.num_draws))
 
 
@@ -58,7 +57,7 @@ def prior_predictive(fit: Fit, num_draws: int) -> tuple[Mapping[str, Tensor], Ma
     Raises:
         NotImplementedError: A prior is improper.
     """
-    with fit.context(), torch.no_grad(), seeded(fit.seed, "prior"):
+    with fit.context(), seeded(fit.seed, "prior"):
         return prior_draws(fit.pair.model, fit.data, num_draws)
 
 

@@ -1,7 +1,7 @@
 """What a method is given, and what it returns."""
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pyrolatent.capture.context import model_context
-from pyrolatent.capture.ladder import Rung
+from pyrolatent.capture.context import fitting_threads, model_context
+from pyrolatent.capture.ladder import MAX_POINTS, Rung
 from pyrolatent.capture.sites import SiteTable
 from pyrolatent.pair import Pair
 from pyrolatent.schema import Schema
@@ -90,9 +90,12 @@ class Fit:
         keep = evenly_spaced(self.num_draws, num_draws)
         return {name: draws.flatten(0, 1)[keep] for name, draws in self.samples.items()}
 
-    def context(self) -> AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def context(self) -> Iterator[None]:
         """The surroundings in which the model ran, for verbs that run it again."""
-        return model_context(self.problem.dtype, self.problem.device)
+        threads = fitting_threads(self.data, copies=MAX_POINTS)
+        with threads, torch.no_grad(), model_context(self.problem.dtype, self.problem.device):
+            yield
 
 
 def evenly_spaced(total: int, wanted: int | None) -> Tensor:

@@ -18,17 +18,25 @@ from pyro.distributions import constraints
 from pyro.distributions.transforms import CorrMatrixCholeskyTransform
 from torch import Tensor
 from torch.distributions import biject_to
-from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform
+from torch.distributions.transforms import (
+    ComposeTransform,
+    ExpTransform,
+    IndependentTransform,
+    Transform,
+)
 from torch.nn.functional import logsigmoid, pad, softplus
 
 from pyrolatent.errors import ArgumentError
+
+POSITIVE = (type(constraints.positive), type(constraints.nonnegative))  # above a bound, which is 0 there
 
 
 def transform_to_constraint(constraint: constraints.Constraint) -> Transform:
     """Return the bijection from unconstrained values to `constraint`.
 
     Ours for Cholesky factors of correlation matrices, for correlation matrices and for simplices,
-    also inside `constraints.independent`; torch's `biject_to` for all else.
+    also inside `constraints.independent`; `exp` alone for positive values, to which torch adds 0; and
+    torch's `biject_to` for all else.
 
     Raises:
         NotImplementedError: torch knows no bijection to `constraint`.
@@ -42,6 +50,8 @@ def transform_to_constraint(constraint: constraints.Constraint) -> Transform:
         return ComposeTransform([LogCorrCholesky(), CorrMatrixCholeskyTransform().inv])
     if isinstance(constraint, type(constraints.simplex)):
         return LogStickBreaking()
+    if isinstance(constraint, POSITIVE) and isinstance(constraint.lower_bound, int | float):
+        return ExpTransform() if constraint.lower_bound == 0 else biject_to(constraint)
     return biject_to(constraint)
 
 

@@ -14,12 +14,13 @@ from click.testing import CliRunner, Result
 import pyrolatent.demo
 from pyrolatent.ampute import ampute
 from pyrolatent.cells import cell_table
-from pyrolatent.cli import main
+from pyrolatent.cli import columns_in_words, main
 from pyrolatent.datasets import job_satisfaction_correlation
 from pyrolatent.errors import FitWarning
 from pyrolatent.fit import fit
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.models.mvn import BayesianMVN
+from pyrolatent.schema import infer_schema
 from pyrolatent.store import load
 from pyrolatent.summary import summary
 from pyrolatent.tables import read_frame, write_frame
@@ -86,10 +87,10 @@ def test_fit_equals_the_function(fitted: tuple[Path, Result], table: Path) -> No
 def test_fit_says_what_it_did(fitted: tuple[Path, Result]) -> None:
     run, result = fitted
     lines = result.stdout.splitlines()
-    assert lines[0] == "40 rows"
-    assert any(line.split() == ["when", "datetime", "0.0", "%"] for line in lines)
+    assert lines[0] == "40 rows, 5 columns:"
+    assert any(line.split() == ["when", "datetime", "0.0", "%", "missing"] for line in lines)
     missing = 100 * holed_table()["visits"].isna().mean()
-    assert any(line.split() == ["visits", "count", f"{missing:.1f}", "%"] for line in lines)
+    assert any(line.split() == ["visits", "count", f"{missing:.1f}", "%", "missing"] for line in lines)
     assert any(line.startswith("4 chains of 10 draws") and "nested R-hat" in line for line in lines)
     assert lines[-1].startswith(f"Wrote {run}: open {run / 'report.html'}") and lines[-1].endswith(" s)")
 
@@ -227,6 +228,13 @@ def test_an_unknown_model_is_answered_with_the_known_ones(tmp_path: Path) -> Non
     result = call("fit", tmp_path / "a.csv", "--model", "vae", "--out", tmp_path / "o")
     assert result.exit_code == 2
     assert "'vae' is not" in result.stderr and "'mvn'" in result.stderr
+
+
+def test_only_the_first_columns_of_a_wide_table_are_listed() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(5, 45)), columns=[f"v{number}" for number in range(45)])
+    lines = columns_in_words(frame, infer_schema(frame)).splitlines()
+    assert (len(lines), lines[0], lines[-1]) == (42, "5 rows, 45 columns:", "  and 5 more")
 
 
 def test_help_names_every_command() -> None:

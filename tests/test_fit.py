@@ -219,7 +219,7 @@ def test_unequal_rows_parameters_and_nonsense_are_refused() -> None:
     refused(pyl.DataError, "a table was given to a model without a schema", data=pd.DataFrame({"y": [1.0]}))
 
 
-@pytest.mark.parametrize(("name", "value"), [("num_chains", 0), ("num_warmup", 5), ("num_draws", 3)])
+@pytest.mark.parametrize(("name", "value"), [("num_chains", 0), ("num_warmup", 5), ("num_draws", 9)])
 def test_settings_without_meaning_are_refused(name: str, value: int) -> None:
     with pytest.raises(pyl.ArgumentError, match=f"{name} is too small: got {value}"):
         pyl.HMC(**{name: value})

@@ -138,3 +138,9 @@ def test_one_bar_on_a_terminal() -> None:
     assert "step_size=" in shown
     assert "iteration/s" in shown
     assert shown.count("\n") == 1  # one bar, and the line feed when it ends
+
+
+def test_an_infinite_rhat_is_not_overlooked() -> None:
+    values = {"stuck": torch.tensor([1.0, torch.inf]), "constant": torch.tensor(torch.nan)}
+    assert hmc.extreme(values, largest=True) == ("stuck", float("inf"))
+    assert hmc.extreme(values, largest=False) == ("stuck", 1.0)

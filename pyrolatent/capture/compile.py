@@ -9,7 +9,7 @@ run anywhere, compiled by inductor or not.
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, fx
@@ -159,17 +159,15 @@ def fold_constants(module: fx.GraphModule) -> None:
 
 def fold(module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, Any]) -> None:
     """Evaluate `node` into `values` if everything it needs is known."""
-    inputs = node.all_input_nodes
-    if node.target in SHAPE_ONLY and isinstance(node.meta.get("val"), Tensor):
+    inputs, operation = node.all_input_nodes, cast(Callable[..., Any], node.target)
+    if operation in SHAPE_ONLY and isinstance(node.meta.get("val"), Tensor):
         like = node.meta["val"]
-        values[node] = node.target(
-            torch.empty(inputs[0].meta["val"].shape, dtype=like.dtype, device=like.device),
-            *node.args[1:],
-            **node.kwargs,
-        )
+        shape = inputs[0].meta["val"].shape
+        empty = torch.empty(shape, dtype=like.dtype, device=like.device)
+        values[node] = operation(empty, *node.args[1:], **node.kwargs)
     elif all(source in values for source in inputs):
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-        values[node] = node.target(*args, **kwargs)
+        values[node] = operation(*args, **kwargs)
 
 
 def hold_constant(module: fx.GraphModule, node: fx.Node, name: str, value: Tensor) -> None:

@@ -6,10 +6,14 @@ everything back.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pyro
 import torch
+from torch import Tensor
+
+PARALLEL_NUMEL = 2**19  # numbers in a tensor from which several threads are worth waiting for each other
 
 
 @contextlib.contextmanager
@@ -26,3 +30,19 @@ def model_context(dtype: torch.dtype, device: torch.device, *, validate: bool = 
             yield
         finally:
             torch.set_default_dtype(previous)
+
+
+@contextlib.contextmanager
+def fitting_threads(data: Mapping[str, Any], copies: int) -> Iterator[None]:
+    """Work on `copies` of the data at once, on one thread where several would not pay.
+
+    Threads that wait for each other after every small operation gain little on a quiet machine, and
+    lose up to 30 times where somebody else keeps a core busy.
+    """
+    largest = max((value.numel() for value in data.values() if isinstance(value, Tensor)), default=1)
+    previous = torch.get_num_threads()
+    torch.set_num_threads(previous if copies * largest >= PARALLEL_NUMEL else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(previous)

@@ -62,9 +62,10 @@ class LogJoint(SuppliedSites):
 
     def log_prob(self, message: Message) -> Tensor:
         fn, value, scale = message["fn"], message["value"], message["scale"]
-        if message["name"] in self.summaries and sums_over_rows(message):
-            rows = as_row_distribution(fn, len(value))
-            return scale * rows.log_prob_sum(value, self.summaries[message["name"]])
+        summary = self.summaries.get(message["name"])
+        summed = summary is not None and sums_over_rows(message)
+        if summed and (rows := as_row_distribution(fn, len(value))):
+            return scale * rows.log_prob_sum(value, summary)
         elementwise = fn.log_prob(value, *message["args"], **message["kwargs"])
         return sum_all(scale_and_mask(elementwise, scale, message["mask"]))
 

@@ -27,7 +27,7 @@ Rung = Literal["vmap", "points", "eager"]
 
 HARMLESS = ("inplace arithmetic", "in-place", "Batching rule not implemented")
 AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}  # relative, captured against eager
-MAX_POINTS = 256  # points in one vmapped run of uncaptured code
+MAX_POINTS = 128  # points in one vmapped run of uncaptured code
 
 @final
 @dataclass(frozen=True)

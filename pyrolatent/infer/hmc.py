@@ -53,7 +53,7 @@ class HMC(Method):
     num_draws: int | None = None
 
     def __post_init__(self) -> None:
-        least = {"num_chains": 1, "num_warmup": 20, "num_draws": 4}
+        least = {"num_chains": 1, "num_warmup": 20, "num_draws": 10}
         given = {"num_chains": self.num_chains, "num_warmup": self.num_warmup, "num_draws": self.num_draws}
         for name, value in given.items():
             if value is not None and value < least[name]:
@@ -180,11 +180,11 @@ def weaknesses(draws: Draws, num_draws: int, diagnostics: dict[str, dict[str, Te
 
 
 def extreme(values: dict[str, Tensor], *, largest: bool) -> tuple[str, float]:
-    """Return the site with the largest (or smallest) finite entry, and that entry."""
+    """Return the site with the largest (or smallest) entry, and that entry; constants are NaN and left out."""
     sign = 1 if largest else -1
-    finite = {name: (sign * v[v.isfinite()]).max() for name, v in values.items() if v.isfinite().any()}
-    name = max(finite, key=lambda key: float(finite[key]), default="")
-    return name, sign * float(finite[name]) if name else float("nan")
+    signed = {name: (sign * v[~v.isnan()]).max() for name, v in values.items() if not v.isnan().all()}
+    name = max(signed, key=lambda key: float(signed[key]), default="")
+    return name, sign * float(signed[name]) if name else float("nan")
 
 
 def compile_warnings(compile: Compile) -> tuple[str, ...]:
