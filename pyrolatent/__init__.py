@@ -7,6 +7,7 @@ from pyrolatent import datasets, models
 from pyrolatent.ampute import ampute
 from pyrolatent.column import Column
 from pyrolatent.errors import ArgumentError, DataError, FitWarning, ModelError, PyrolatentError, StoreError
+from pyrolatent.export import to_inference_data
 from pyrolatent.fit import fit
 from pyrolatent.impute import Imputations, impute
 from pyrolatent.infer.hmc import HMC
@@ -14,6 +15,8 @@ from pyrolatent.pair import Pair, as_pair
 from pyrolatent.predict import predict
 from pyrolatent.result import Fit
 from pyrolatent.schema import Schema, infer_schema
+from pyrolatent.store import load, save
+from pyrolatent.summary import summary
 from pyrolatent.tables import read_frame, write_frame
 
 __all__ = [
@@ -35,8 +38,12 @@ __all__ = [
     "fit",
     "impute",
     "infer_schema",
+    "load",
     "models",
     "predict",
     "read_frame",
+    "save",
+    "summary",
+    "to_inference_data",
     "write_frame",
 ]

@@ -26,7 +26,6 @@ from pyrolatent.seeds import generator
 
 SUMMARY_DRAWS = 1_000  # behind mean, sd and intervals
 MAX_CELLS = 2**24  # of one batch of completed tables
-ROUNDED = ("count", "ordinal")
 
 Observed = Callable[[pd.Series], NDArray[np.float64]]
 
@@ -116,7 +115,8 @@ def impute(
     Args:
         fit: A fit to a table.
         frame: New rows with the table's columns; by default the table of the fit.
-        num_draws: The number of completed tables, one for each of evenly spaced posterior draws.
+        num_draws: The number of completed tables, one for each of evenly spaced posterior draws, so at
+            most their number.
         seed: By default the seed of the fit.
 
     Raises:
@@ -173,7 +173,8 @@ def masked_site(fit: Fit, values: dict[str, Tensor]) -> str:
 
 def warn_of_rounding(frame: pd.DataFrame, schema: Schema) -> None:
     """Say once which completed columns are rounded numbers."""
-    rounded = [c.name for c in schema.modelled if c.kind in ROUNDED and frame[c.name].isna().any()]
+    whole = [column.name for column in schema.modelled if column.whole and not column.categories]
+    rounded = [name for name in whole if frame[name].isna().any()]
     if rounded:
         message = f"Imputations of {rounded} are numbers rounded into the observed range."
         warnings.warn(f"{message} Read their tails with care.", FitWarning, stacklevel=3)

@@ -8,7 +8,7 @@ import pandas as pd
 from torch import Tensor
 
 from pyrolatent.capture.conditioned import predictive, prior_draws
-from pyrolatent.errors import DataError
+from pyrolatent.errors import ArgumentError, DataError, ModelError
 from pyrolatent.fit import as_input, encode
 from pyrolatent.pair import check_arguments
 from pyrolatent.result import Fit
@@ -25,21 +25,31 @@ def predict(
     Args:
         fit: A fit.
         data: The model's arguments, or a table for a fit to a table; by default those of the fit.
-        num_draws: By default 500.
+        num_draws: By default 500; at most the posterior draws of the fit.
 
     Returns:
         Site -> `(draw, *site)`; for a fit to a table one frame in its units, indexed by `draw`
         and the table's index, each with all cells drawn.
 
     Raises:
+        ArgumentError: `num_draws` is not positive.
         DataError: `data` is not what the model takes, or not of the kind the fit was given.
+        ModelError: The model of a table observes more than its rows.
     """
+    num_draws = NUM_PREDICTIVE if num_draws is None else num_draws
+    if num_draws < 1:
+        raise ArgumentError("num_draws must be positive", why=f"got {num_draws}")
     given = with_data(fit, data)
-    sites = posterior_predictive(given, num_draws or NUM_PREDICTIVE)
-    frame, schema = given.problem.frame, given.schema
+    frame, schema, observed = given.problem.frame, given.schema, list(fit.sites.observed)
     if frame is None or schema is None:
-        return sites
-    (x,) = sites.values()
+        return posterior_predictive(given, num_draws)
+    if len(observed) != 1:
+        raise ModelError(
+            "the predictions do not make one table",
+            where=f"observed sites {observed}",
+            remedy="observe the rows through one site",
+        )
+    x = posterior_predictive(given, num_draws)[observed[0]]
     tables = {draw: schema.decode(rows, frame.index) for draw, rows in enumerate(x.cpu())}
     return pd.concat(tables, names=["draw"])
 
@@ -70,7 +80,7 @@ def with_data(fit: Fit, data: Mapping[str, Any] | pd.DataFrame | None) -> Fit:
     if data is None:
         return fit
     problem = fit.problem
-    frame = data if isinstance(data, pd.DataFrame) else None
+    frame = data.copy() if isinstance(data, pd.DataFrame) else None
     if (frame is None) != (problem.frame is None):
         wanted = "a table" if problem.frame is not None else "a dictionary of the model's arguments"
         raise DataError(f"the fit takes {wanted}", why=f"got {type(data).__name__}", remedy=f"pass {wanted}")

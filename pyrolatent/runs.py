@@ -15,6 +15,9 @@ from pyrolatent.store import write_fit
 from pyrolatent.summary import summary
 from pyrolatent.tables import write_frame
 
+EXPORTED_DRAWS = 1_000  # at least, and all while log-likelihoods are no more numbers than
+EXPORTED_NUMBERS = 5_000_000
+
 
 def write_run(
     fit: Fit, path: str | os.PathLike[str], *, force: bool = False, truth: pd.DataFrame | None = None
@@ -39,7 +42,8 @@ def write_run(
         write_fit(fit, aside)
     folder = Path(path)
     imputations = impute(fit)
-    to_inference_data(fit).to_netcdf(folder / "posterior.nc", engine="h5netcdf")
+    exported = max(EXPORTED_DRAWS, EXPORTED_NUMBERS // len(imputations.frame))
+    to_inference_data(fit, max_draws=exported).to_netcdf(folder / "posterior.nc", engine="h5netcdf")
     write_frame(summary(fit).rename_axis("name"), folder / "summary.csv")
     report(fit, folder / "report.html", imputations, truth)
     return imputations

@@ -56,7 +56,8 @@ def test_statistics_carry_the_names_of_arviz() -> None:
     assert {tuple(values.shape) for values in result.sample_stats.values()} == {(64, 150)}
     draws = result.samples["mean"]
     prior, sigma = torch.tensor([PRIOR, SIGMA], dtype=torch.float64)
-    expected = dist.Normal(0.0, prior).log_prob(draws) + dist.Normal(draws[..., None], sigma).log_prob(Y).sum(-1)
+    likelihood = dist.Normal(draws[..., None], sigma).log_prob(Y).sum(-1)
+    expected = dist.Normal(0.0, prior).log_prob(draws) + likelihood
     torch.testing.assert_close(result.sample_stats["lp"], expected, rtol=1e-10, atol=1e-10)
 
 
@@ -171,8 +172,8 @@ def refused(
 def test_arguments_of_the_model_must_match_the_data() -> None:
     refused(
         pyl.ModelError,
-        r"missing in the data: \['sigma'\]; unknown to the model: \['sd'\]; the model takes \['y', 'sigma'\]; "
-        r"the data hold \['y', 'sd'\]",
+        r"missing in the data: \['sigma'\]; unknown to the model: \['sd'\]; "
+        r"the model takes \['y', 'sigma'\]; the data hold \['y', 'sd'\]",
         data={"y": Y, "sd": 1.0},
     )
 
@@ -192,8 +193,8 @@ def test_a_density_that_is_not_finite_is_taken_apart() -> None:
             pyro.sample("y", dist.Exponential(mean.exp()), obs=y)
 
     y = torch.tensor([1.0, float("nan")])
-    refused(pyl.ModelError, r"not finite at the start: log-probabilities at the last: mean -.*, y nan.*NaN: \{'y': 1\}",
-            model, {"y": y})  # fmt: skip
+    match = r"not finite at the start: log-probabilities at the last: mean -.*, y nan.*NaN: \{'y': 1\}"
+    refused(pyl.ModelError, match, model, {"y": y})
 
 
 def test_unequal_rows_parameters_and_nonsense_are_refused() -> None:
@@ -257,6 +258,6 @@ def test_public_names_are_documented() -> None:
 
 
 def test_numpy_state_is_left_alone() -> None:
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    before = np.random.get_state()[1].copy()
     fitted()
-    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == before).all()

@@ -172,7 +172,7 @@ def test_dual_averaging_finds_the_step_with_the_wanted_acceptance() -> None:
 
 def test_pooled_covariance_and_path() -> None:
     draws = normals(100_000, DIM) @ torch.linalg.cholesky(COVARIANCE).T
-    covariance = pooled_covariance(draws)
+    covariance = pooled_covariance(draws, torch.eye(DIM, dtype=torch.float64))
     assert (covariance - COVARIANCE).abs().max() < 5 * math.sqrt(2) * 2 / math.sqrt(len(draws))
     assert path_length(draws, metric(covariance)) == pytest.approx(1.5, rel=0.01)
     scales = COVARIANCE.diagonal().sqrt()
@@ -182,9 +182,19 @@ def test_pooled_covariance_and_path() -> None:
     )
 
 
-def test_covariance_of_few_draws_is_positive_definite() -> None:
-    torch.linalg.cholesky(pooled_covariance(normals(4, 50)))
-    torch.linalg.cholesky(pooled_covariance(torch.zeros(4, 50, dtype=torch.float64)))
+def test_covariance_of_few_draws_keeps_what_was_known() -> None:
+    """No draw moves in a line: without the previous correlations the estimate would be singular."""
+    identity = torch.eye(50, dtype=torch.float64)
+    torch.linalg.cholesky(pooled_covariance(normals(4, 50), identity))
+    torch.linalg.cholesky(pooled_covariance(torch.zeros(4, 50, dtype=torch.float64), identity))
+    draws = normals(40, DIM) @ torch.linalg.cholesky(COVARIANCE).T
+    off = [pooled_covariance(draws, previous)[0, 1] for previous in (COVARIANCE, torch.eye(DIM).double())]
+    truth = float(COVARIANCE[0, 1] / COVARIANCE[0, 0].sqrt() / COVARIANCE[1, 1].sqrt())
+    sample = float(torch.cov(draws.T)[0, 1])
+    assert float(off[1]) == pytest.approx(sample * 40 / 48 * 39 / 40, rel=0.01)
+    assert float(off[0] - off[1]) == pytest.approx(
+        8 / 48 * truth * float(torch.cov(draws.T).diagonal()[:2].prod().sqrt()), rel=0.15
+    )
 
 
 def test_laplace_of_a_gaussian_is_exact() -> None:

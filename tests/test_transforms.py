@@ -131,6 +131,13 @@ def test_gradients_at_extremes_are_the_analytic_ones():
         assert jacrev(transform)(x).isfinite().all()
 
 
+def test_second_derivative_is_analytic_also_at_zero():
+    x = torch.tensor([0.0, 0.5, -2.0, 300.0, -300.0, 30.0], dtype=torch.float64)
+    log_jacobian = jacrev(grad(lambda x: LogCorrCholesky().log_abs_det_jacobian(x, x)))(x)
+    weights = torch.tensor([2, 3, 2, 4, 3, 2])
+    torch.testing.assert_close(log_jacobian.diagonal(), -weights / torch.cosh(x) ** 2, **EXACT)
+
+
 def test_simplex_gradient_at_extremes_is_the_analytic_one():
     x = torch.tensor(EXTREME, dtype=torch.float64)
     remaining = torch.arange(10, 0, -1, dtype=torch.float64)
@@ -144,6 +151,16 @@ def test_simplex_gradient_at_extremes_is_the_analytic_one():
 def test_inverse_of_one_correlation_holds_at_extremes(t):
     x = torch.tensor([t], dtype=torch.float64)
     torch.testing.assert_close(LogCorrCholesky().inv(LogCorrCholesky()(x)), x, rtol=1e-12, atol=1e-20)
+
+
+@BOTH
+def test_float32_keeps_its_precision(ours, torchs, size):
+    x = 30 * randn(size)
+    exact = value_and_log_jacobian(ours, x)
+    for found, wanted in zip(value_and_log_jacobian(ours, x.float()), exact, strict=True):
+        assert found.dtype == torch.float32
+        # logarithms of size 100 carry 100 float32 eps into exp()
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-30)
 
 
 @BOTH

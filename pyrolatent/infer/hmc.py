@@ -18,7 +18,7 @@ from pyrolatent.errors import ArgumentError
 from pyrolatent.infer.method import Method
 from pyrolatent.infer.progress import progress_bar
 from pyrolatent.infer.sampler import Draws, Sampler, flat_covariance
-from pyrolatent.infer.start import ADAM_STEPS, ASCENT_EVALUATIONS
+from pyrolatent.infer.start import ADAM_STEPS, MAX_ASCENT
 from pyrolatent.kernels.leapfrog import leapfrog_step
 from pyrolatent.result import Compile, Fit, Problem
 from pyrolatent.seeds import generator
@@ -72,7 +72,7 @@ class HMC(Method):
             torch.no_grad(),
             progress_bar(warmup + num_draws, wanted=problem.progress) as bar,
         ):
-            planned = ADAM_STEPS + ASCENT_EVALUATIONS + PLANNED_STEPS * (warmup + num_draws)
+            planned = ADAM_STEPS + MAX_ASCENT + PLANNED_STEPS * (warmup + num_draws)
             graph = leapfrog_graph(density, chains, problem.compile, planned)
             step = graph or leapfrog_step(density.batched)
             random = generator(problem.seed, "hmc", device=problem.device)
@@ -180,7 +180,7 @@ def weaknesses(draws: Draws, num_draws: int, diagnostics: dict[str, dict[str, Te
 
 
 def extreme(values: dict[str, Tensor], *, largest: bool) -> tuple[str, float]:
-    """Return the site with the largest (or smallest) entry, and that entry; constants are NaN and left out."""
+    """Return the site with the largest (or smallest) entry, and that entry; constants, NaN, do not count."""
     sign = 1 if largest else -1
     signed = {name: (sign * v[~v.isnan()]).max() for name, v in values.items() if not v.isnan().all()}
     name = max(signed, key=lambda key: float(signed[key]), default="")

@@ -150,7 +150,7 @@ def flat_covariance(density: LogDensity) -> Tensor:
 
 def refresh(tuned: Tuned, draws: Tensor) -> Tuned:
     """Return the tuning with metric and path learnt from the pooled `draws (S, D)`."""
-    learnt = metric(pooled_covariance(draws))
+    learnt = metric(pooled_covariance(draws, tuned.metric.covariance))
     return replace(tuned, metric=learnt, path=path_length(draws, learnt))
 
 

@@ -14,7 +14,7 @@ from pyrolatent.kernels.leapfrog import Density
 ATTEMPTS = 100
 ADAM_STEPS = 30
 ADAM_RATE = 0.1
-ASCENT_EVALUATIONS = 80
+MAX_ASCENT = 1_000  # evaluations of the density
 
 
 def starting_points(
@@ -73,7 +73,7 @@ def ascend(evaluate: Density, position: Tensor, superchain_size: int) -> tuple[T
     near = adam_ascent(evaluate, position)
     if near.shape[1] > MAX_DENSE:
         return near, metric(torch.ones_like(near[0]))
-    top = lbfgs_ascent(evaluate, near, ASCENT_EVALUATIONS)
+    top = lbfgs_ascent(evaluate, near, MAX_ASCENT)
     evidences, covariances = zip(
         *(surroundings(evaluate, x, superchain_size) for x in (near, top)), strict=True
     )

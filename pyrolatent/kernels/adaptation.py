@@ -11,7 +11,8 @@ from pyrolatent.kernels.leapfrog import Density
 
 PATH_FACTOR = 1.5
 PATH_JITTER = (0.4, 1.6)
-MAX_DENSE = 300  # dimensions; beyond, the metric is diagonal
+MAX_DENSE = 1_000  # dimensions; beyond, the metric is diagonal
+TINY = 1e-12  # variance of a direction in which no chain moves
 MAX_STEPS = 512  # leapfrog steps in one trajectory
 
 
@@ -58,19 +59,21 @@ def dual_averaging(step_size: Tensor) -> DualAveraging:
     return DualAveraging(math.log(2) + log_step, torch.zeros_like(log_step), log_step, log_step)
 
 
-def pooled_covariance(draws: Tensor) -> Tensor:
-    """Return the covariance `(D, D)` of `draws (S, D)`, or variances `(D,)` in many dimensions.
+def pooled_covariance(draws: Tensor, previous: Tensor) -> Tensor:
+    """Return the covariance `(D, D)` of `draws (S, D)`, or variances `(D,)` if `previous` is that.
 
-    Shrunk towards its diagonal, and the diagonal away from zero, by a weight of D + 5 draws.
+    Few draws say little about correlations: by a weight of D + 5 draws they are those of the
+    `previous` covariance, so that what the curvature at a mode told is not lost.
     """
     num_draws, dim = draws.shape
     centred = draws - draws.mean(0)
-    variances = (centred**2).mean(0) * num_draws / (num_draws + 5) + 1e-6
-    if dim > MAX_DENSE:
+    variances = (centred**2).mean(0) + TINY
+    if previous.ndim == 1:
         return variances
     weight = num_draws / (num_draws + dim + 5)
-    covariance = weight * centred.T @ centred / num_draws
-    return covariance + torch.diag(variances - covariance.diagonal())
+    scales = (variances / previous.diagonal()).sqrt()
+    known = scales[:, None] * previous * scales
+    return weight * (centred.T @ centred / num_draws) + (1 - weight) * known
 
 
 def path_length(draws: Tensor, metric: Metric) -> float:

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from pyrolatent.kernels.leapfrog import Density
 
-HISTORY = 10  # pairs of steps and gradient changes kept
+HISTORY = 50  # pairs of steps and gradient changes kept
 SUFFICIENT = 1e-4  # share of the gain promised by the gradient that a step must bring
 SHORTEN = 0.3
+PATIENCE = 20
+ENOUGH = 0.1
 
 
 class Pair(NamedTuple):
@@ -24,12 +26,16 @@ class Pair(NamedTuple):
     weight: Tensor
 
 
-def lbfgs_ascent(density: Density, position: Tensor, num_evaluations: int) -> Tensor:
-    """Return higher points `(B, D)`, from `position (B, D)`; a chain that cannot rise stays."""
+def lbfgs_ascent(density: Density, position: Tensor, max_evaluations: int) -> Tensor:
+    """Return higher points `(B, D)`, from `position (B, D)`; a chain that cannot rise stays.
+
+    It ends when no chain has gained `ENOUGH` nats in the last `PATIENCE` evaluations.
+    """
     value, gradient = density(position)
     direction, length = gradient, (1 / gradient.norm(dim=-1)).clamp(max=1.0)
     pairs: list[Pair] = []
-    for _ in range(num_evaluations):
+    before = value
+    for count in range(1, max_evaluations + 1):
         trial = position + length[:, None] * direction
         trial_value, trial_gradient = density(trial)
         promised = length * (gradient * direction).sum(-1)
@@ -40,6 +46,10 @@ def lbfgs_ascent(density: Density, position: Tensor, num_evaluations: int) -> Te
         gradient = torch.where(rises[:, None], trial_gradient, gradient)
         direction = ascent_direction(gradient, pairs)
         length = torch.where(rises, 1.0, SHORTEN * length)
+        if count % PATIENCE == 0:
+            if not (value - before > ENOUGH).any():
+                break
+            before = value
     return position
 
 

@@ -6,6 +6,7 @@ numbers.  Missing cells are integrated out exactly (`IncompleteMVN`), so rows wi
 what they can and nothing is imputed while fitting.
 """
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -20,6 +21,7 @@ from pyrolatent.pair import Model, Pair
 from pyrolatent.schema import Schema
 
 DISCRETE = ("binary", "categorical")
+MAX_COLUMNS = 100  # 4,950 correlations; beyond, sampling takes hours and the start overflows
 
 
 @final
@@ -36,8 +38,8 @@ class BayesianMVN(Pair):
         standardise: Whether the priors hold for standardised columns or for raw ones.
 
     Raises:
-        DataError: A column is binary or categorical.
-        ArgumentError: `eta` is not positive.
+        DataError: A column is binary or categorical, or there are more than 100.
+        ArgumentError: `eta` is not positive and finite.
     """
 
     columns: Schema
@@ -45,9 +47,11 @@ class BayesianMVN(Pair):
     standardise: bool = True
 
     def __post_init__(self) -> None:
-        if not self.eta > 0:
+        if not 0 < self.eta < math.inf:
             raise ArgumentError(
-                "eta must be positive", why=f"got {self.eta}", remedy="1 is uniform over correlations"
+                "eta must be positive and finite",
+                why=f"got {self.eta}",
+                remedy="1 is uniform over correlations",
             )
         discrete = [column.name for column in self.columns.modelled if column.kind in DISCRETE]
         if discrete:
@@ -55,6 +59,12 @@ class BayesianMVN(Pair):
                 "a multivariate normal cannot hold binary or categorical columns",
                 where=f"columns {discrete}",
                 remedy="drop them, or fit a model for mixed types",
+            )
+        if (number := len(self.columns.modelled)) > MAX_COLUMNS:
+            raise DataError(
+                "too many columns for a multivariate normal",
+                why=f"{number:,} columns have {number * (number - 1) // 2:,} correlations",
+                remedy=f"keep at most {MAX_COLUMNS} columns",
             )
 
     @property
