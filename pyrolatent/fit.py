@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrolatent.capture.context import fitting_threads
@@ -56,7 +57,7 @@ def fit(
         DataError: The data cannot be used, with column, row or entry.
     """
     pair = as_pair(model, guide)
-    frame = data if isinstance(data, pd.DataFrame) else None
+    frame = data.copy() if isinstance(data, pd.DataFrame) else None
     entries = dict(data) if frame is None else encode(pair, frame)
     check_arguments(pair, entries)
     place = choose_device(entries, device)
@@ -93,17 +94,22 @@ def choose_device(entries: Mapping[str, Any], device: torch.device | str | None)
 
 
 def as_input(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
-    """Return tensors, arrays, series and lists of numbers as tensors; anything else as it is."""
-    if isinstance(value, pd.Series):
-        value = value.to_numpy()
-    if isinstance(value, list):
-        array = np.asarray(value)
-        value = array if array.dtype.kind in "biuf" else value
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        value = torch.tensor(value)
+    """Return tensors, arrays, series and lists of numbers as tensors of our own; anything else as it is."""
+    if isinstance(value, pd.Series | list | np.ndarray):
+        array = as_array(value)
+        value = torch.tensor(np.ascontiguousarray(array)) if array.dtype.kind in "biuf" else value
     if not isinstance(value, Tensor):
         return value
-    return value.to(device=device, dtype=dtype if value.is_floating_point() else value.dtype)
+    wanted = dtype if value.is_floating_point() else value.dtype
+    return value.detach().to(device=device, dtype=wanted, copy=True)
+
+
+def as_array(value: "pd.Series[Any] | list[Any] | NDArray[Any]") -> NDArray[Any]:
+    """Return an array of the values; a list of unequal lists becomes one of objects."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        return np.empty(0, dtype=object)
 
 
 def versions() -> dict[str, str]:

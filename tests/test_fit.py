@@ -81,6 +81,22 @@ def test_arrays_series_lists_and_constants_are_taken() -> None:
         assert torch.equal(result.samples["mean"], expected)
 
 
+def test_what_happens_to_the_data_after_the_fit_does_not_matter() -> None:
+    y = Y.clone()
+    result = pyl.fit(conjugate, {"y": y, "sigma": SIGMA}, seed=3)
+    y.zero_()
+    assert torch.equal(result.data["y"], Y)
+
+
+def test_other_objects_pass_through_as_they_are() -> None:
+    def model(names: list[str], ragged: list[list[int]], label: str, nothing: None, flag: bool) -> None:
+        assert (names, ragged, label, nothing, flag) == (["a"], [[1], [2, 3]], "x", None, True)
+        pyro.sample("mean", dist.Normal(0.0, 1.0))
+
+    data = {"names": ["a"], "ragged": [[1], [2, 3]], "label": "x", "nothing": None, "flag": True}
+    assert pyl.fit(model, data, seed=0).samples["mean"].shape == (64, 150)
+
+
 def test_float32_data_are_raised_to_the_dtype_of_the_fit() -> None:
     result = pyl.fit(conjugate, {"y": Y.float(), "sigma": SIGMA}, seed=3)
     assert result.samples["mean"].dtype is torch.float64
@@ -118,7 +134,8 @@ def test_slower_rungs_sample_the_same_posterior() -> None:
         scale = SIGMA if float(mean) > -100 else 1.0
         pyro.sample("y", dist.Normal(mean, scale).expand([len(y)]).to_event(1), obs=y)
 
-    result = pyl.fit(branching, {"y": Y}, pyl.HMC(num_warmup=100, num_draws=400), seed=3)
+    with pytest.warns(pyl.FitWarning, match=r"one by one, which is slow \(vmap: Tensor.__float__ of"):
+        result = pyl.fit(branching, {"y": Y}, pyl.HMC(num_warmup=100, num_draws=400), seed=3)
     assert result.info["rung"] == "eager"
     assert result.samples["mean"].shape == (4, 400)
     draws = result.samples["mean"]

@@ -284,7 +284,7 @@ BAD_TABLES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
         r"duplicate column name\(s\) \['b'\]",
     ),
 }
-REFUSED_AS_NEW_ROWS = ("no columns", "infinite", "text", "duplicate")
+NO_ROWS = pytest.param("no rows", marks=pytest.mark.xfail(strict=True, reason="the model fails on 0 rows"))
 
 
 @pytest.fixture
@@ -307,7 +307,7 @@ def test_bad_tables_are_refused_before_sampling_and_left_alone(case: str) -> Non
 
 
 @pytest.mark.usefixtures("no_sampling")
-@pytest.mark.parametrize("case", REFUSED_AS_NEW_ROWS)
+@pytest.mark.parametrize("case", [NO_ROWS, "no columns", "infinite", "text", "duplicate"])
 def test_a_schema_from_elsewhere_does_not_let_bad_tables_in(case: str) -> None:
     spoil, message = BAD_TABLES[case]
     frame = spoil(table(20))

@@ -85,7 +85,7 @@ class HMC(Method):
         samples = named_samples(density, draws.position)
         diagnostics = {name: diagnose(values, superchain) for name, values in samples.items()}
         clock.lap("diagnostics")
-        warnings = weaknesses(draws, num_draws, diagnostics) + compile_warnings(problem.compile)
+        slow = slowness(density, problem.compile)
         info = {
             "rung": density.rung,
             "reason": density.batched.reason,
@@ -97,6 +97,7 @@ class HMC(Method):
             "seconds": clock.seconds,
         }
         method = HMC(chains, warmup, num_draws)
+        warnings = weaknesses(draws, num_draws, diagnostics) + slow
         return Fit(problem, method, density.sites, samples, draws.stats, diagnostics, warnings, info)
 
     def resolved(self, density: LogDensity) -> tuple[int, int, int]:
@@ -187,8 +188,16 @@ def extreme(values: dict[str, Tensor], *, largest: bool) -> tuple[str, float]:
     return name, sign * float(signed[name]) if name else float("nan")
 
 
-def compile_warnings(compile: Compile) -> tuple[str, ...]:
-    """Say that a fit ran slower than the user asked for."""
+def slowness(density: LogDensity, compile: Compile) -> tuple[str, ...]:
+    """Return why a fit ran slower than it could have, each with what to do."""
+    found = []
+    if density.rung != "vmap":
+        found.append(
+            f"The chains ran one by one, which is slow ({density.batched.reason}). Write the model without "
+            "assignments into tensors and without Python control flow on latent values."
+        )
     if compile is True and not has_compiler():
-        return ("No C++ compiler was found, so the fit ran uncompiled. Install g++ or pass compile='auto'.",)
-    return ()
+        found.append(
+            "No C++ compiler was found, so the fit ran uncompiled. Install g++ or pass compile='auto'."
+        )
+    return tuple(found)
