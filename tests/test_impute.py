@@ -142,7 +142,8 @@ def check_moments(drawn: Array, mean: Array, covariance: Array) -> None:
     average has mean C_ij + d_i d_j and variance C_ii C_jj + C_ij^2 + d_i^2 C_jj + d_j^2 C_ii +
     2 d_i d_j C_ij (Isserlis).  Five standard errors each.
     """
-    count = len(mean) * drawn.shape[0] * drawn.shape[1]  # S^2 R
+    assert drawn.shape[::2] == mean.shape
+    count = len(mean) ** 2 * drawn.shape[1]
     d = mean - mean.mean(0)
     y = drawn - mean.mean(0)
     variance = np.einsum("sii->si", covariance)
