@@ -145,6 +145,9 @@ def impute_command(
     from pyrolatent.runs import write_completed
 
     say = Printer()
+    if run.resolve().is_relative_to(out.resolve()):
+        what, remedy = "the completed tables would replace the fit", "name another folder"
+        raise ArgumentError(what, where=str(out), remedy=remedy)
     prepare_folder(out, force)
     result = load(run)
     completed = impute(result, read_frame(data) if data else None, draws, seed)

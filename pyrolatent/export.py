@@ -32,6 +32,7 @@ from pyrolatent.result import Fit, evenly_spaced
 if TYPE_CHECKING:  # slow to import, and only an export needs it
     import xarray as xr
 
+PREDICTIVE_NUMBERS = 12_500_000
 MAX_LOG_LIKELIHOOD = 10**9  # bytes
 LARGEST_INTEGER = 2**63 - 1  # that an attribute of a netCDF file holds
 
@@ -164,7 +165,7 @@ class Source:
 
     @property
     def num_prior(self) -> int:
-        return min(NUM_PREDICTIVE, self.fit.num_draws)
+        return min(num_predictive(self.fit), self.fit.num_draws)
 
     @property
     def prior_axes(self) -> Axes:
@@ -221,9 +222,15 @@ def log_likelihoods(source: Source) -> "xr.Dataset":
     return made if rows is None else made.isel({plate_dim(fit, DATA_PLATE): rows.numpy(force=True)})
 
 
+def num_predictive(fit: Fit) -> int:
+    """Return the number of predictive draws: 500, or as many as keep a group near 100 MB."""
+    cells = sum(site.shape.numel() for site in fit.sites.observed.values())
+    return max(1, min(NUM_PREDICTIVE, PREDICTIVE_NUMBERS // max(cells, 1)))
+
+
 def posterior_predictions(source: Source) -> "xr.Dataset":
     """Observed sites drawn anew, for fewer draws: each is one run of the model."""
-    fewer, keep = thinned(source.fit, max(NUM_PREDICTIVE, len(source.draws["chain"])))
+    fewer, keep = thinned(source.fit, max(num_predictive(source.fit), len(source.draws["chain"])))
     thin = replace(source, fit=fewer, positions=source.positions[keep])
     with model_runs(fewer, "posterior draws"):
         drawn = posterior_predictive(fewer, fewer.num_draws)

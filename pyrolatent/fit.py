@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrolatent.capture.context import fitting_threads
-from pyrolatent.errors import DataError, FitWarning
+from pyrolatent.errors import ArgumentError, DataError, FitWarning
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.method import Method
 from pyrolatent.pair import Model, Pair, as_pair, check_arguments
@@ -53,23 +53,52 @@ def fit(
         progress: Show one bar, on a terminal.
 
     Raises:
+        ArgumentError: A setting has no meaning, or none for this method.
         ModelError: The model cannot be fitted by this method, with the site it fails at.
         DataError: The data cannot be used, with column, row or entry.
     """
     pair = as_pair(model, guide)
+    method = HMC() if method is None else method
+    check_settings(data, method, guide, seed, dtype)
     frame = data.copy() if isinstance(data, pd.DataFrame) else None
     entries = dict(data) if frame is None else encode(pair, frame)
     check_arguments(pair, entries)
     place = choose_device(entries, device)
     dtype = dtype or torch.float64
     tensors = {name: as_input(value, dtype, place) for name, value in entries.items()}
-    seed = fresh_seed() if seed is None else seed
+    seed = fresh_seed() if seed is None else int(seed)
     problem = Problem(pair, tensors, frame, seed, dtype, place, compile, progress)
     with seeded(seed, "model"), fitting_threads(tensors, copies=TYPICAL_CHAINS):
-        result = (method or HMC()).run(problem)
+        result = method.run(problem)
     for message in result.warnings:
         warnings.warn(message, FitWarning, stacklevel=2)
     return replace(result, info={**result.info, "versions": versions()})
+
+
+def check_settings(
+    data: Any, method: Any, guide: Model | None, seed: int | None, dtype: torch.dtype | None
+) -> None:
+    """Refuse arguments of the wrong kind by name.
+
+    Raises:
+        ArgumentError: The method, the seed, the dtype or the guide has no use here.
+        DataError: The data are neither a table nor a dictionary.
+    """
+    if not isinstance(data, Mapping | pd.DataFrame):
+        why = f"got {type(data).__name__}"
+        raise DataError(
+            "the data are neither a table nor a dictionary", why=why, remedy="pass dict(name=value)"
+        )
+    if not isinstance(method, Method):
+        raise ArgumentError(
+            "the method is not a method", why=f"got {method!r}", remedy="pass pyrolatent.HMC()"
+        )
+    if guide is not None and not method.uses_guide:
+        raise ArgumentError(f"{type(method).__name__} has no use for a guide", remedy="leave guide out")
+    if seed is not None and (seed != int(seed) or seed < 0):
+        raise ArgumentError("a seed is a whole number from 0", why=f"got {seed}")
+    if dtype not in (None, torch.float32, torch.float64):
+        raise ArgumentError("dtype must be torch.float32 or torch.float64", why=f"got {dtype}")
 
 
 def encode(pair: Pair, frame: pd.DataFrame) -> dict[str, Tensor]:
@@ -80,6 +109,8 @@ def encode(pair: Pair, frame: pd.DataFrame) -> dict[str, Tensor]:
             why=f"columns {list(frame.columns)[:10]}",
             remedy="pass a dictionary of its arguments, or a pair such as BayesianMVN(infer_schema(frame))",
         )
+    if not len(frame):
+        raise DataError("the table has no rows", remedy="pass at least one row")
     return pair.schema.encode(frame)
 
 

@@ -11,6 +11,7 @@ MOST_LEVELS = 10  # distinct values of an ordinal column, and their largest span
 LARGEST_EXACT = 2**53  # from here on neighbouring integers are one number in double precision
 NEARLY_ALL = 0.9  # share of distinct labels above which a column names its rows
 TIMES = ("datetime", "datetime64", "date", "time", "timedelta", "timedelta64", "period")
+DECIMAL_COMMA = r"[-+]?\d*,\d+"
 ISO_DATE = r"\d{4}-\d{2}-\d{2}([T ].*)?"
 
 
@@ -122,6 +123,14 @@ def _check_labels(series: pd.Series) -> None:
     parsed = pd.to_numeric(series.dropna().astype(str), errors="coerce").notna()
     if inferred != "boolean" and parsed.mean() > 0.5:
         raise not_numbers(series)
+    commas = series.dropna().astype(str).str.fullmatch(DECIMAL_COMMA).to_numpy()
+    if commas.mean() > 0.5:
+        raise DataError(
+            "numbers with a decimal comma",
+            where=f"column {series.name!r}",
+            why=f"such as {series.dropna()[commas].iloc[0]!r}",
+            remedy='Write them with a point, or read the file with pandas.read_csv(..., decimal=",")',
+        )
     if inferred not in ("string", "boolean"):
         raise DataError(
             "cells that are neither numbers, labels nor times",

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
+
 from pyrolatent.errors import ModelError
 from pyrolatent.schema import Schema
 
@@ -84,7 +86,8 @@ def check_arguments(pair: Pair, data: Mapping[str, Any]) -> None:
     Raises:
         ModelError: An argument without default is missing, or an entry fits no argument.
     """
-    parameters = inspect.signature(pair.model).parameters.values()
+    program = pair.model.forward if isinstance(pair.model, torch.nn.Module) else pair.model
+    parameters = inspect.signature(program).parameters.values()
     if any(p.kind is p.POSITIONAL_ONLY for p in parameters):
         raise ModelError(
             "the model has positional-only arguments", remedy="name them: it is called as model(**data)"

@@ -8,6 +8,7 @@ import pandas as pd
 from torch import Tensor
 
 from pyrolatent.capture.conditioned import predictive, prior_draws
+from pyrolatent.capture.sites import DATA_PLATE
 from pyrolatent.errors import ArgumentError, DataError, ModelError
 from pyrolatent.fit import as_input, encode
 from pyrolatent.pair import check_arguments
@@ -76,9 +77,17 @@ def with_data(fit: Fit, data: Mapping[str, Any] | pd.DataFrame | None) -> Fit:
 
     Raises:
         DataError: A table for a fit to tensors, or the other way round.
+        ModelError: The model has latents of each row, which say nothing of new rows of a table.
     """
     if data is None:
         return fit
+    local = [name for name, site in fit.sites.latents.items() if DATA_PLATE in site.plates]
+    if local and isinstance(data, pd.DataFrame):
+        raise ModelError(
+            "the model has latents of each row, and new rows have none yet",
+            where=f"sites {local}",
+            remedy="fit the model to all rows together",
+        )
     problem = fit.problem
     frame = data.copy() if isinstance(data, pd.DataFrame) else None
     if (frame is None) != (problem.frame is None):

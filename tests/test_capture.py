@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro.distributions import constraints
+from pyro.infer.reparam import LocScaleReparam
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -59,7 +61,7 @@ def test_every_rung_gives_the_same_numbers() -> None:
     value, gradient = density(u)
     for rung in ("points", "eager"):
         with density.context():
-            other_value, other_gradient = Batched(density.point, rung)(u)
+            other_value, other_gradient = Batched(density.batched.point, rung)(u)
         torch.testing.assert_close(other_value, value, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(other_gradient, gradient, rtol=1e-12, atol=1e-12)
 
@@ -172,13 +174,17 @@ def reads_numpy(x: Tensor) -> Tensor:
     return x * float(x.detach().numpy()[0])
 
 
-@pytest.mark.parametrize("reads", [reads_item, branches, reads_list, reads_mask, reads_numpy])
+def formats(x: Tensor) -> Tensor:
+    return x * float(f"{x[0]:.3f}")
+
+
+@pytest.mark.parametrize("reads", [reads_item, branches, reads_list, reads_mask, reads_numpy, formats])
 def test_code_that_reads_latent_values_stays_eager(reads: object) -> None:
     def point(u: Tensor) -> Tensor:
         with ReadValues(u):
             return reads(u).sum()  # type: ignore[operator]
 
-    batched = climb(point, points(3))
+    batched = climb(point, point, points(3))
     assert batched.rung == "eager"
     u = points(3, seed=1)
     expected = torch.stack([reads(row).sum() for row in u])  # type: ignore[operator]
@@ -200,12 +206,94 @@ def test_reading_data_values_is_no_obstacle() -> None:
     torch.testing.assert_close(density(u)[0], expected)
 
 
+def test_numpy_on_data_is_no_obstacle() -> None:
+    def model(x: Tensor) -> None:
+        slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        quartiles = torch.as_tensor(np.quantile(x.numpy(), [0.25, 0.75]))
+        label = f"{x[0]:.1f}"
+        pyro.sample("y", dist.Normal(slope * quartiles, float(label)).to_event(1), obs=torch.zeros(2))
+
+    density = capture_density(model, {"x": torch.tensor([2.0, 4.0, 8.0], dtype=torch.float64)}, seed=0)
+    assert density.rung == "vmap"
+
+
+def test_an_observation_made_of_latents_is_not_summarised() -> None:
+    x = torch.randn(30, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def model(x: Tensor) -> None:
+        mean = pyro.sample("mean", dist.Normal(torch.zeros(2), 10.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("residual", dist.MultivariateNormal(torch.zeros(2), torch.eye(2)), obs=x - mean)
+
+    density = capture_density(model, {"x": x}, seed=0)
+    assert not density.sites.summaries
+    u, zero = points(2), torch.zeros((), dtype=torch.float64)
+    normal = torch.distributions.Normal
+    expected = normal(zero, zero + 10).log_prob(u).sum(-1) + normal(u[:, None], zero + 1).log_prob(x).sum(
+        (-1, -2)
+    )
+    torch.testing.assert_close(density(u)[0], expected)
+
+
+def test_point_masses_are_no_latents() -> None:
+    def model(x: Tensor) -> None:
+        slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        line = pyro.sample("line", dist.Delta(slope * x).to_event(1))
+        pyro.sample("y", dist.Normal(line, 1.0).to_event(1), obs=torch.zeros(3))
+
+    density = capture_density(model, {"x": torch.ones(3, dtype=torch.float64)}, seed=0)
+    assert density.dim == 1
+    assert list(density.sites.deterministics) == ["line"]
+    assert density.constrain(points(1))["line"].shape == (POINTS, 3)
+
+
+def test_a_reparameterised_site_is_read_back() -> None:
+    @pyro.poutine.reparam(config={"effect": LocScaleReparam(0.0)})
+    def model() -> None:
+        scale = pyro.sample("scale", dist.HalfNormal(1.0))
+        with pyro.plate("data", 4):
+            effect = pyro.sample("effect", dist.Normal(0.0, scale))
+            pyro.sample("y", dist.Normal(effect, 1.0), obs=torch.zeros(4))
+
+    density = capture_density(model, {}, seed=0)
+    assert list(density.sites.observed) == ["y"]
+    sites = density.constrain(points(5))
+    torch.testing.assert_close(sites["effect"], sites["scale"][:, None] * sites["effect_decentered"])
+
+
+def test_plates_of_deterministics_are_found() -> None:
+    def model(x: Tensor) -> None:
+        slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.deterministic("lines", slope * x, event_dim=1)
+            pyro.deterministic("line", slope * x[:, 0])
+
+    sites = capture_density(model, {"x": torch.ones(2, 2)}, seed=0).sites.deterministics
+    assert {name: dict(site.plates) for name, site in sites.items()} == {
+        "lines": {"data": 0},
+        "line": {"data": 0},
+    }
+
+
+def test_a_sequential_plate_and_numbers_as_data() -> None:
+    def model(y: Tensor) -> None:
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        for i in pyro.plate("data", len(y)):
+            pyro.sample(f"y_{i}", dist.Normal(mean, 1.0), obs=y[i])
+        pyro.sample("z", dist.Normal(mean, 1.0), obs=1.5)
+
+    u = points(1)
+    value, _ = capture_density(model, {"y": torch.zeros(2, dtype=torch.float64)}, seed=0)(u)
+    terms = torch.stack([u, u, u, u - 1.5], -1) ** 2 / 2
+    torch.testing.assert_close(value, -terms.sum((-1, -2)) - 2 * math.log(2 * math.pi))
+
+
 def test_clean_up_changes_no_bit_and_shrinks() -> None:
     y = torch.linspace(-1, 2, 7, dtype=torch.float64)
     density = capture_density(normal_model, {"y": y}, seed=0)
     u = points(2)
     with density.context():
-        raw = make_fx(lambda x: torch.func.vmap(value_and_gradient(density.point))(x))(u)
+        raw = make_fx(lambda x: torch.func.vmap(value_and_gradient(density.batched.point))(x))(u)
         before = raw(u)
         ops = len(raw.graph.nodes)
         clean_up(raw)
@@ -266,6 +354,51 @@ def test_a_model_without_latents_is_refused() -> None:
         pyro.sample("y", dist.Normal(0.0, 1.0), obs=torch.tensor(1.0))
 
     refused(model, ModelError, r"no latent site to infer: its sites: observed \['y'\]")
+
+
+def test_values_outside_the_support_are_refused() -> None:
+    def model(y: Tensor, mask: Tensor) -> None:
+        rate = pyro.sample("rate", dist.Gamma(1.0, 1.0))
+        with pyro.plate("data", len(y)), pyro.poutine.mask(mask=mask):
+            pyro.sample("y", dist.Poisson(rate), obs=y)
+
+    y, mask = torch.tensor([1.0, 2.5, 3.0, -1.0]), torch.tensor([True, True, True, False])
+    refused(
+        model,
+        DataError,
+        r"site 'y', index \[1\]: .* outside the support.*: 2.5 under Poisson, 1 of 4",
+        y=y,
+        mask=mask,
+    )
+    mask[1] = False
+    assert capture_density(model, {"y": y, "mask": mask}, seed=0).rung == "vmap"
+
+
+def test_random_densities_are_refused() -> None:
+    def model() -> None:
+        pyro.sample("x", dist.Normal(torch.randn(()), 1.0))
+
+    refused(model, ModelError, "the density of the model differs from call to call")
+
+
+def test_sites_that_come_and_go_are_refused() -> None:
+    def model() -> None:
+        if float(pyro.sample("x", dist.Normal(0.0, 1.0))) > 0:
+            pyro.sample("more", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ModelError, match=r"sites \['more'\]: the sites of the model differ from run to run"):
+        for seed in range(10):  # each seed reads two runs; one of them meets both branches
+            capture_density(model, {}, seed=seed)
+
+
+def test_a_latent_mixture_is_refused() -> None:
+    def model() -> None:
+        parts = dist.Normal(torch.zeros(2), 1.0)
+        pyro.sample("x", dist.MixtureSameFamily(dist.Categorical(torch.ones(2)), parts))
+
+    refused(
+        model, ModelError, "site 'x': a latent site has no support to map free numbers to: MixtureSameFamily"
+    )
 
 
 def test_one_name_for_two_sites_is_refused() -> None:

@@ -248,3 +248,11 @@ def test_the_package_runs_as_a_program() -> None:
     command = [sys.executable, "-m", "pyrolatent", "--version"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout.startswith("pyrolatent, version ")
+
+
+def test_completed_tables_never_replace_the_fit(fitted: tuple[Path, Result]) -> None:
+    run = fitted[0]
+    for out in (run, run.parent):
+        line = one_line(call("impute", run, "--out", out, "--force"))
+        assert "the completed tables would replace the fit" in line
+    assert names(run) == RUN

@@ -11,6 +11,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.nn import PyroModule
 from torch import Tensor
 
 import pyrolatent as pyl
@@ -235,6 +236,47 @@ def test_unequal_rows_parameters_and_nonsense_are_refused() -> None:
     )
     refused(pyl.ModelError, "the model is not a function: got int", 3)
     refused(pyl.DataError, "a table was given to a model without a schema", data=pd.DataFrame({"y": [1.0]}))
+
+
+def test_arguments_of_the_wrong_kind_are_named() -> None:
+    refused(pyl.ArgumentError, "the method is not a method: got 'hmc'", method="hmc")
+    refused(pyl.ArgumentError, "HMC has no use for a guide", guide=lambda y, sigma: None)
+    refused(
+        pyl.ArgumentError,
+        "dtype must be torch.float32 or torch.float64: got torch.float16",
+        dtype=torch.float16,
+    )
+    refused(pyl.DataError, "the data are neither a table nor a dictionary: got list", data=[1.0, 2.0])
+    for seed in (-1, 1.5):
+        with pytest.raises(pyl.ArgumentError, match=f"a seed is a whole number from 0: got {seed}"):
+            pyl.fit(conjugate, {"y": Y, "sigma": SIGMA}, seed=seed)  # type: ignore[arg-type]
+
+
+def test_arguments_of_a_module_are_those_of_its_forward() -> None:
+    class Program(PyroModule):  # type: ignore[misc]
+        def forward(self, y: Tensor) -> None:
+            conjugate(y, SIGMA)
+
+    refused(
+        pyl.ModelError, r"missing in the data: \['y'\]; unknown .*\['x'\]", Program(), {"x": Y}
+    )
+    assert torch.equal(pyl.fit(Program(), {"y": Y}, seed=3).samples["mean"], fitted().samples["mean"])
+
+
+def test_predictions_without_data_and_through_point_masses() -> None:
+    def line(x: Tensor, y: Tensor | None = None) -> None:
+        slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        mean = pyro.sample("line", dist.Delta(slope * x).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal(mean, 0.1), obs=y)
+
+    x = torch.linspace(1, 2, 20, dtype=torch.float64)
+    result = pyl.fit(line, {"x": x, "y": 3 * x}, seed=0)
+    drawn = pyl.predict(result, {"x": torch.tensor([100.0])}, num_draws=50)
+    assert isinstance(drawn, dict)
+    assert list(drawn) == ["y"]
+    assert drawn["y"].shape == (50, 1)
+    assert float(drawn["y"].mean()) == pytest.approx(300, rel=0.02)
 
 
 @pytest.mark.parametrize(("name", "value"), [("num_chains", 0), ("num_warmup", 5), ("num_draws", 9)])

@@ -368,3 +368,9 @@ def test_schema_is_frozen() -> None:
     schema = infer_schema(pd.DataFrame({"a": [0.5, 1.5, -2.5]}))
     with pytest.raises(dataclasses.FrozenInstanceError):
         schema.columns = ()  # type: ignore[misc]
+
+
+def test_decimal_commas_are_refused() -> None:
+    frame = pd.DataFrame({"price": ["12,5", "3,25", None, ",75"], "size": [1.0, 2.5, 3.0, 4.5]})
+    with pytest.raises(DataError, match=r"column 'price': numbers with a decimal comma: such as '12,5'"):
+        infer_schema(frame)

@@ -10,7 +10,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrolatent.capture.ladder import Rung, map_points
-from pyrolatent.capture.sites import Message, is_deterministic, is_factor
+from pyrolatent.capture.sites import Message, is_deterministic, is_factor, is_latent
 from pyrolatent.distributions import RowDistribution
 from pyrolatent.pair import Model
 
@@ -42,7 +42,7 @@ class Conditioned(Messenger):
             if self.redraw:
                 message["value"] = message["fn"]()
                 message["done"] = True
-        elif message["name"] in self.values and not message["is_observed"]:
+        elif message["name"] in self.values and is_latent(message):
             message["value"] = self.values[message["name"]]
             message["done"] = True
 
@@ -54,11 +54,9 @@ class Conditioned(Messenger):
         return {name: message for name, message in self.messages.items() if is_observation(message)}
 
 
-def observations(
-    model: Model, data: Mapping[str, Any], values: Values, *, redraw: bool = False
-) -> dict[str, Message]:
+def observations(model: Model, data: Mapping[str, Any], values: Values) -> dict[str, Message]:
     """Return the messages of the observed sites of one run."""
-    with Conditioned(values, redraw=redraw) as run:
+    with Conditioned(values) as run:
         model(**data)
     return run.observations()
 
@@ -77,15 +75,17 @@ def log_likelihood(model: Model, data: Mapping[str, Any], draws: Values, rung: R
 
 
 def predictive(model: Model, data: Mapping[str, Any], draws: Values, num_draws: int) -> dict[str, Tensor]:
-    """Return observed sites drawn anew `(S, *site)`, one for each of `draws (S, *site)`.
+    """Return the sites that `draws` leave open `(S, *site)`, drawn anew for each of `draws (S, *site)`.
 
-    Random numbers come from torch's own stream; call under `seeds.seeded`.
+    These are the observed sites, with their data (`obs=y`) or without (`obs=None`).  Random numbers
+    come from torch's own stream; call under `seeds.seeded`.
     """
     runs = []
     for index in range(num_draws):
         values = {name: value[index] for name, value in draws.items()}
-        messages = observations(model, data, values, redraw=True)
-        runs.append({name: message["value"] for name, message in messages.items()})
+        with Conditioned(values, redraw=True) as run:
+            model(**data)
+        runs.append({name: message["value"] for name, message in run.messages.items() if name not in values})
     return stack_draws(runs)
 
 

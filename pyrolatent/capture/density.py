@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -75,8 +75,7 @@ class LogJoint(SuppliedSites):
 class LogDensity:
     """A captured log density: `(B, D) -> (B,)` with its gradient `(B, D)`.
 
-    `point` is the density of one flat vector `(D,)`; `batched` runs it on B of them, on the rung
-    of the ladder that the model allows.
+    `batched` runs the model on B points, on the rung of the ladder that it allows.
     """
 
     model: Model
@@ -84,7 +83,6 @@ class LogDensity:
     sites: SiteTable
     dtype: torch.dtype
     device: torch.device
-    point: Callable[[Tensor], Tensor]
     batched: Batched
 
     @property
@@ -147,15 +145,18 @@ def capture_density(
         sites = run_once(model, data, random)
     check_sampleable(sites)
 
-    def point(flat: Tensor) -> Tensor:
-        with ReadValues(flat), FailingCholesky() as cholesky:
-            joint = evaluate(model, data, sites, flat)
-        return cholesky.guard(joint.total)
+    def density(summaries: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
+        def point(flat: Tensor) -> Tensor:
+            with ReadValues(flat), FailingCholesky() as cholesky:
+                joint = evaluate(model, data, replace(sites, summaries=summaries), flat)
+            return cholesky.guard(joint.total)
+
+        return point
 
     with model_context(dtype, device):
         examples = 2 * torch.rand(2, sites.layout.size, generator=random, device=device) - 1
-        batched = climb(point, examples)
-    return LogDensity(model, data, sites, dtype, device, point, batched)
+        batched = climb(density(sites.summaries), density({}), examples)
+    return LogDensity(model, data, sites, dtype, device, batched)
 
 
 def run_once(model: Model, data: Mapping[str, Any], random: torch.Generator) -> SiteTable:

@@ -12,7 +12,7 @@ a reason known to be harmless, and `modes.ReadValues` watches while it is traced
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, final
 
 import torch
@@ -21,6 +21,7 @@ from torch.func import grad_and_value, vmap
 
 from pyrolatent.capture.compile import Graph, capture
 from pyrolatent.capture.modes import ReadsLatentError
+from pyrolatent.errors import ModelError
 
 Point = Callable[[Tensor], Tensor]
 Rung = Literal["vmap", "points", "eager"]
@@ -28,6 +29,7 @@ Rung = Literal["vmap", "points", "eager"]
 HARMLESS = ("inplace arithmetic", "in-place", "Batching rule not implemented")
 AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}  # relative, captured against eager
 MAX_POINTS = 128  # points in one vmapped run of uncaptured code
+
 
 @final
 @dataclass(frozen=True)
@@ -59,9 +61,22 @@ class Batched:
         return self.graphs[size]
 
 
-def climb(point: Point, examples: Tensor) -> Batched:
-    """Return `point` on the highest rung that runs and agrees with eager code at `examples (B, D)`."""
-    expected = Batched(point, "eager")(examples)
+def climb(point: Point, plain: Point, examples: Tensor) -> Batched:
+    """Return `point` on the highest rung that runs and agrees with `plain` at `examples (B, D)`.
+
+    `plain` is the same density without any shortcut; it runs where nothing else does.
+
+    Raises:
+        ModelError: The density is random.
+    """
+    eager = Batched(plain, "eager")
+    expected = eager(examples)
+    if not agree(eager(examples), expected):
+        raise ModelError(
+            "the density of the model differs from call to call",
+            why="something in it is drawn at random outside of pyro.sample, or hidden by poutine.block",
+            remedy="draw it with pyro.sample, or once before the fit",
+        )
     reason = ""
     for rung in ("vmap", "points"):
         batched = Batched(point, rung, reason)
@@ -76,7 +91,7 @@ def climb(point: Point, examples: Tensor) -> Batched:
             return batched
         reason = f"{rung}: its numbers differ from eager ones"
         break
-    return Batched(point, "eager", reason)
+    return replace(eager, reason=reason)
 
 
 def agree(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> bool:

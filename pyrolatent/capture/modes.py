@@ -16,6 +16,8 @@ READERS = {
     Tensor.__float__,
     Tensor.__int__,
     Tensor.__index__,
+    Tensor.__format__,
+    Tensor.__contains__,
     Tensor.nonzero,
     Tensor.masked_select,
     Tensor.unique,
@@ -45,11 +47,12 @@ class ReadValues(TorchFunctionMode):
         self.batched = innermost(flat) is None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs = dict(kwargs or {})
         if func in READERS:
-            value = self.constant(args[0], func).detach()
-            with disable_proxy_modes_tracing():
-                return func(value, *args[1:], **kwargs)
+            value, *rest = args or (kwargs.pop("input"),)
+            value = self.constant(value, func)
+            with disable_proxy_modes_tracing(), torch._C._DisableFuncTorch():
+                return func(value.detach(), *rest, **kwargs)
         if func is Tensor.__getitem__:
             return func(args[0], self.with_positions(args[1]))
         return func(*args, **kwargs)
@@ -75,8 +78,9 @@ class ReadValues(TorchFunctionMode):
     def positions(self, part: Any) -> tuple[Any, ...]:
         if not is_mask(part):
             return (part,)
-        with disable_proxy_modes_tracing():
-            return self.constant(part, Tensor.nonzero).nonzero(as_tuple=True)
+        mask = self.constant(part, Tensor.nonzero)
+        with disable_proxy_modes_tracing(), torch._C._DisableFuncTorch():
+            return mask.nonzero(as_tuple=True)
 
 
 @final

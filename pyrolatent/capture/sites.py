@@ -19,11 +19,13 @@ from torch.distributions.transforms import Transform
 
 from pyrolatent.capture.vector import Layout
 from pyrolatent.distributions import as_row_distribution
-from pyrolatent.errors import ModelError
+from pyrolatent.errors import DataError, ModelError
 from pyrolatent.transforms import transform_to_constraint
 
 DATA_PLATE = "data"
 START_RADIUS = 1.0
+
+WRAPPERS = (dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)
 
 Message = Any  # pyro.poutine.runtime.Message, a TypedDict whose entries are optional
 
@@ -57,8 +59,16 @@ def sum_all(terms: Tensor) -> Tensor:
 
 
 def is_deterministic(message: Message) -> bool:
-    """True for `pyro.deterministic`."""
-    return bool(message["infer"].get("_deterministic"))
+    """True for `pyro.deterministic`, and for what a reparameterisation leaves of a site."""
+    masked = isinstance(message["fn"], dist.MaskedDistribution) and is_delta(message["fn"])
+    return bool(message["infer"].get("_deterministic")) or (message["is_observed"] and masked)
+
+
+def is_delta(fn: Any) -> bool:
+    """True for a point mass, also behind `to_event`, `mask` and `expand`."""
+    while isinstance(fn, WRAPPERS):
+        fn = fn.base_dist
+    return isinstance(fn, dist.Delta)
 
 
 def is_factor(message: Message) -> bool:
@@ -69,7 +79,7 @@ def is_factor(message: Message) -> bool:
 def is_latent(message: Message) -> bool:
     """True for sites whose value a method supplies; a Delta fixes its own."""
     given = message["is_observed"] or site_is_subsample(message) or message["done"]
-    return not given and not isinstance(message["fn"], dist.Delta)
+    return not given and not is_delta(message["fn"])
 
 
 def in_data_plate(message: Message) -> bool:
@@ -91,8 +101,7 @@ class SuppliedSites(Messenger):
     def _pyro_sample(self, message: Message) -> None:
         if not is_latent(message):
             return
-        check_continuous(message)
-        transform = transform_to_constraint(message["fn"].support)
+        transform = transform_of(message)
         free = self.free_value(message["name"], transform, message["fn"].shape())
         message["value"] = transform(free)
         message["done"] = True
@@ -119,28 +128,37 @@ class SiteRecorder(SuppliedSites):
     def _pyro_post_sample(self, message: Message) -> None:
         if site_is_subsample(message):
             check_no_subsample(message)
-        elif message["name"] in self.messages:
+            return
+        if message["is_observed"] and not (is_deterministic(message) or is_factor(message)):
+            check_support(message)
+        if message["name"] in self.messages:
             raise ModelError(
                 "two sites share one name", where=f"site {message['name']!r}", remedy="rename one"
             )
-        else:
-            self.messages[message["name"]] = message.copy()
+        self.messages[message["name"]] = message.copy()
 
     def _pyro_post_param(self, message: Message) -> None:
         self.parameters.append(message["name"])
 
 
 def read_sites(model: Callable[..., Any], data: Mapping[str, Any], random: torch.Generator) -> SiteTable:
-    """Run `model(**data)` once, eagerly, and return its table of sites.
+    """Run `model(**data)` twice, eagerly, and return its table of sites.
 
     Raises:
-        ModelError: A latent site is discrete, two sites share a name, or a plate subsamples.
+        ModelError: A latent site is discrete or has no support, two sites share a name, a plate
+            subsamples, or the sites differ from run to run.
+        DataError: An observed value lies outside its site's support.
     """
-    with SiteRecorder(random) as recorder:
-        model(**data)
-    messages = recorder.messages
+    runs = []
+    for _ in range(2):
+        with SiteRecorder(random) as recorder:
+            model(**data)
+        runs.append(recorder.messages)
+    messages = runs[0]
+    check_same_sites(*runs)
     roles = {name: role(name, message, recorder) for name, message in messages.items()}
     sites = {name: describe(message) for name, message in messages.items()}
+    fixed = {name for name in messages if same_value(*(run[name]["value"] for run in runs))}
     return SiteTable(
         layout=Layout({name: value.shape for name, value in recorder.free.items()}),
         latents={name: sites[name] for name in recorder.free},
@@ -149,8 +167,13 @@ def read_sites(model: Callable[..., Any], data: Mapping[str, Any], random: torch
         factors=tuple(name for name in sites if roles[name] == "factor"),
         parameters=tuple(recorder.parameters),
         rows=data_rows(messages),
-        summaries=summarise(messages),
+        summaries=summarise({name: message for name, message in messages.items() if name in fixed}),
     )
+
+
+def same_value(first: Any, second: Any) -> bool:
+    """True for a value that does not depend on the latents."""
+    return isinstance(first, Tensor) and isinstance(second, Tensor) and torch.equal(first, second)
 
 
 def role(name: str, message: Message, recorder: SiteRecorder) -> str:
@@ -165,7 +188,11 @@ def role(name: str, message: Message, recorder: SiteRecorder) -> str:
 def describe(message: Message) -> Site:
     """Return the site's shape and which of its axes are plates."""
     shape = message["value"].shape if isinstance(message["value"], Tensor) else torch.Size()
-    event_dim = 0 if is_deterministic(message) else message["fn"].event_dim
+    event_dim = (
+        message["fn"].event_dim
+        if message["fn"].event_dim < len(shape) or not is_deterministic(message)
+        else 0
+    )
     axes = {
         frame.name: len(shape) - event_dim + frame.dim
         for frame in message["cond_indep_stack"]
@@ -192,19 +219,63 @@ def summarise(messages: Mapping[str, Message]) -> dict[str, Any]:
 
 
 def sums_over_rows(message: Message) -> bool:
-    """True for an observed site whose rows all carry one scale and no mask of a handler."""
+    """True for an observed site with rows that all carry one scale and no mask of a handler."""
+    has_rows = isinstance(message["value"], Tensor) and message["value"].ndim > 0
     plain = message["is_observed"] and in_data_plate(message) and message["mask"] is None
-    return plain and isinstance(message["scale"], float | int)
+    return has_rows and plain and isinstance(message["scale"], float | int)
 
 
-def check_continuous(message: Message) -> None:
-    """Refuse a latent site without a gradient."""
-    if message["fn"].support.is_discrete:
+def transform_of(message: Message) -> Transform:
+    """Return the bijection onto the site's support as it is now; refuse a site that has none."""
+    try:
+        support = message["fn"].support
+        if not support.is_discrete:
+            return transform_to_constraint(support)
+    except NotImplementedError as error:
         raise ModelError(
-            "a latent site is discrete",
+            "a latent site has no support to map free numbers to",
             where=f"site {message['name']!r}",
-            why=f"{type(message['fn']).__name__} takes separate values, so it has no gradient",
-            remedy="sum it out in the model (MixtureSameFamily, pyro.factor with logsumexp)",
+            why=f"{type(message['fn']).__name__}: {error}",
+            remedy="sample its parts, or observe it",
+        ) from error
+    raise ModelError(
+        "a latent site is discrete",
+        where=f"site {message['name']!r}",
+        why=f"{type(message['fn']).__name__} takes separate values, so it has no gradient",
+        remedy="sum it out in the model (MixtureSameFamily, pyro.factor with logsumexp)",
+    )
+
+
+def check_support(message: Message) -> None:
+    """Refuse an observed value that its distribution cannot produce; NaN has a message of its own."""
+    fn, counts, value = message["fn"], message["mask"], message["value"]
+    while isinstance(fn, dist.MaskedDistribution):
+        counts, fn = fn._mask if counts is None else counts & fn._mask, fn.base_dist
+    try:
+        inside = fn.support.check(torch.as_tensor(value))
+    except NotImplementedError:
+        return
+    cells = torch.as_tensor(value, dtype=torch.get_default_dtype()).reshape(*inside.shape, -1)
+    outside = ~inside & ~cells.isnan().any(-1) & (True if counts is None else counts)
+    if outside.any():
+        first = outside.nonzero()[0].tolist()
+        raise DataError(
+            "an observed value lies outside the support of its distribution",
+            where=f"site {message['name']!r}, index {first}",
+            why=f"{cells[tuple(first)].squeeze().tolist()} under {type(fn).__name__}, "
+            f"{int(outside.sum())} of {outside.numel()} values",
+            remedy="correct the data, or observe them with another distribution",
+        )
+
+
+def check_same_sites(first: Mapping[str, Message], second: Mapping[str, Message]) -> None:
+    """Refuse a model whose sites come and go."""
+    if first.keys() != second.keys():
+        raise ModelError(
+            "the sites of the model differ from run to run",
+            where=f"sites {sorted(first.keys() ^ second.keys())}",
+            why="which sites there are depends on random or latent values",
+            remedy="sample the same sites every time",
         )
 
 

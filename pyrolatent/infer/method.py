@@ -1,12 +1,15 @@
 """What every method is: frozen settings with one `run`."""
 
 import abc
+from typing import ClassVar
 
 from pyrolatent.result import Fit, Problem
 
 
 class Method(abc.ABC):
     """Settings of an inference method."""
+
+    uses_guide: ClassVar[bool] = False
 
     @abc.abstractmethod
     def run(self, problem: Problem) -> Fit:

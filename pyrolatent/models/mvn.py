@@ -58,7 +58,7 @@ class BayesianMVN(Pair):
             raise DataError(
                 "a multivariate normal cannot hold binary or categorical columns",
                 where=f"columns {discrete}",
-                remedy="drop them, or fit a model for mixed types",
+                remedy="drop them (--drop on the command line)",
             )
         if (number := len(self.columns.modelled)) > MAX_COLUMNS:
             raise DataError(
@@ -99,5 +99,7 @@ class BayesianMVN(Pair):
         centre, unit = schema.location_vector.to(location), schema.scale_vector.to(location)
         scale = pyro.deterministic("scale", unit * spread)
         pyro.deterministic("mean", centre + unit * location)
-        correlation = pyro.deterministic("correlation", cholesky @ cholesky.mT)
+        product = cholesky @ cholesky.mT
+        exact = torch.where(torch.eye(len(product), dtype=torch.bool, device=product.device), 1.0, product)
+        correlation = pyro.deterministic("correlation", exact)
         pyro.deterministic("covariance", scale[:, None] * correlation * scale)
