@@ -13,7 +13,7 @@ import pyro
 import torch
 from torch import Tensor
 
-PARALLEL_NUMEL = 2**19  # numbers in a tensor from which several threads are worth waiting for each other
+PARALLEL_NUMEL = 2**23  # numbers in a tensor from which several threads are worth waiting for each other
 
 
 @contextlib.contextmanager
