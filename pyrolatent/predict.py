@@ -43,7 +43,7 @@ def predict(
     given = with_data(fit, data)
     frame, schema, observed = given.problem.frame, given.schema, list(fit.sites.observed)
     if frame is None or schema is None:
-        return posterior_predictive(given, num_draws)
+        return predict_tensors(given, num_draws)
     if len(observed) != 1:
         raise ModelError(
             "the predictions do not make one table",
@@ -53,6 +53,22 @@ def predict(
     x = posterior_predictive(given, num_draws)[observed[0]]
     tables = {draw: schema.decode(rows, frame.index) for draw, rows in enumerate(x.cpu())}
     return pd.concat(tables, names=["draw"])
+
+
+def predict_tensors(fit: Fit, num_draws: int) -> dict[str, Tensor]:
+    """Return the predictions of a fit to tensors; rows that latents of other rows do not fit are named."""
+    local = [name for name, site in fit.sites.latents.items() if DATA_PLATE in site.plates]
+    try:
+        return posterior_predictive(fit, num_draws)
+    except (RuntimeError, ValueError) as error:
+        if not local:
+            raise
+        raise ModelError(
+            "the model has latents of each row, and they do not fit these rows",
+            where=f"sites {local}, {fit.sites.rows} rows in the fit",
+            why=str(error),
+            remedy="predict for the rows of the fit, or fit the model to all rows together",
+        ) from error
 
 
 def posterior_predictive(fit: Fit, num_draws: int) -> dict[str, Tensor]:

@@ -238,6 +238,19 @@ def test_unequal_rows_parameters_and_nonsense_are_refused() -> None:
     refused(pyl.DataError, "a table was given to a model without a schema", data=pd.DataFrame({"y": [1.0]}))
 
 
+def test_predictions_for_rows_without_latents_are_refused() -> None:
+    def schools(y: Tensor) -> None:
+        mean = pyro.sample("mean", dist.Normal(0.0, 5.0))
+        with pyro.plate("data", len(y)):
+            effect = pyro.sample("effect", dist.Normal(mean, 1.0))
+            pyro.sample("y", dist.Normal(effect, 1.0), obs=y)
+
+    result = pyl.fit(schools, {"y": Y}, seed=0)
+    message = r"sites \['effect'\], 5 rows in the fit: .*latents of each row, and they do not fit these rows"
+    with pytest.raises(pyl.ModelError, match=message):
+        pyl.predict(result, {"y": torch.zeros(3)})
+
+
 def test_arguments_of_the_wrong_kind_are_named() -> None:
     refused(pyl.ArgumentError, "the method is not a method: got 'hmc'", method="hmc")
     refused(pyl.ArgumentError, "HMC has no use for a guide", guide=lambda y, sigma: None)

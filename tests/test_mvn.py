@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from pyrolatent import HMC, ArgumentError, DataError, Fit, FitWarning, Pair, fit
 from pyrolatent.capture.density import LogDensity, capture_density
 from pyrolatent.diagnostics import mcse_mean
 from pyrolatent.models import BayesianMVN
+from pyrolatent.tables import read_frame
 from pyrolatent.transforms import LogCorrCholesky
 from tests.pyro_reference import pyro_potential
 from tests.user_models import mvn
@@ -426,3 +428,10 @@ def test_the_diagonal_of_correlations_is_one() -> None:
     result = fit(BayesianMVN(infer_schema(table(20))), table(20), HMC(16, 20, 10), seed=0)
     diagonal = result.samples["correlation"].diagonal(dim1=-2, dim2=-1)
     assert torch.equal(diagonal, torch.ones_like(diagonal))
+
+
+def test_a_thousand_columns_are_refused_with_the_reason() -> None:
+    schema = infer_schema(read_frame(Path(__file__).parent / "data" / "wide.csv"))
+    message = "too many columns .*: 1,000 columns have 499,500 correlations. keep at most 100 columns"
+    with pytest.raises(DataError, match=message):
+        BayesianMVN(schema)
