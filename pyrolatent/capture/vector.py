@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 from math import prod
 
 import torch
@@ -22,15 +21,6 @@ class Layout:
     @property
     def size(self) -> int:
         return sum(prod(shape) for shape in self.shapes.values())
-
-    @property
-    def slices(self) -> dict[str, slice]:
-        """The entries of each tensor, in order."""
-        ends = accumulate(prod(shape) for shape in self.shapes.values())
-        return {
-            name: slice(end - prod(shape), end)
-            for (name, shape), end in zip(self.shapes.items(), ends, strict=True)
-        }
 
     def unpack(self, flat: Tensor) -> dict[str, Tensor]:
         """Return the named tensors `(..., *shape)` of `flat (..., size)`."""
