@@ -19,7 +19,7 @@ from pyrolatent.capture.conditioned import completed, row_sites
 from pyrolatent.capture.ladder import MAX_POINTS
 from pyrolatent.column import numbers
 from pyrolatent.errors import ArgumentError, FitWarning, ModelError
-from pyrolatent.predict import with_data
+from pyrolatent.predict import check_num_draws, with_data
 from pyrolatent.result import Fit, evenly_spaced
 from pyrolatent.schema import Schema
 from pyrolatent.seeds import generator
@@ -124,8 +124,7 @@ def impute(
         ModelError: The fit has no table, or its model does not know which cells are missing.
         DataError: The new rows do not fit the table's columns.
     """
-    if num_draws < 1:
-        raise ArgumentError("num_draws must be positive", why=f"got {num_draws}")
+    check_num_draws(num_draws)
     given = with_data(fit, frame)
     table, schema = given.problem.frame, given.schema
     if table is None or schema is None:

@@ -38,8 +38,7 @@ def predict(
         ModelError: The model of a table observes more than its rows.
     """
     num_draws = NUM_PREDICTIVE if num_draws is None else num_draws
-    if num_draws < 1:
-        raise ArgumentError("num_draws must be positive", why=f"got {num_draws}")
+    check_num_draws(num_draws)
     given = with_data(fit, data)
     frame, schema, observed = given.problem.frame, given.schema, list(fit.sites.observed)
     if frame is None or schema is None:
@@ -57,7 +56,7 @@ def predict(
 
 def predict_tensors(fit: Fit, num_draws: int) -> dict[str, Tensor]:
     """Return the predictions of a fit to tensors; rows that latents of other rows do not fit are named."""
-    local = [name for name, site in fit.sites.latents.items() if DATA_PLATE in site.plates]
+    local = row_latents(fit)
     try:
         return posterior_predictive(fit, num_draws)
     except (RuntimeError, ValueError) as error:
@@ -88,6 +87,21 @@ def prior_predictive(fit: Fit, num_draws: int) -> tuple[Mapping[str, Tensor], Ma
         return prior_draws(fit.pair.model, fit.data, num_draws)
 
 
+def row_latents(fit: Fit) -> list[str]:
+    """Return the latent sites that belong to single rows of the data."""
+    return [name for name, site in fit.sites.latents.items() if DATA_PLATE in site.plates]
+
+
+def check_num_draws(num_draws: int) -> None:
+    """Refuse a number of draws below one.
+
+    Raises:
+        ArgumentError: `num_draws` is not positive.
+    """
+    if num_draws < 1:
+        raise ArgumentError("num_draws must be positive", why=f"got {num_draws}")
+
+
 def with_data(fit: Fit, data: Mapping[str, Any] | pd.DataFrame | None) -> Fit:
     """Return the fit with its data replaced by new rows.
 
@@ -97,7 +111,7 @@ def with_data(fit: Fit, data: Mapping[str, Any] | pd.DataFrame | None) -> Fit:
     """
     if data is None:
         return fit
-    local = [name for name, site in fit.sites.latents.items() if DATA_PLATE in site.plates]
+    local = row_latents(fit)
     if local and isinstance(data, pd.DataFrame):
         raise ModelError(
             "the model has latents of each row, and new rows have none yet",

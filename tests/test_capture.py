@@ -12,7 +12,7 @@ from pyro.infer.reparam import LocScaleReparam
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyrolatent.capture.compile import clean_up, worth_compiling
+from pyrolatent.capture.compile import clean_up, has_compiler, worth_compiling
 from pyrolatent.capture.density import LogDensity, capture_density
 from pyrolatent.capture.ladder import Batched, climb, value_and_gradient
 from pyrolatent.capture.modes import ReadValues
@@ -318,6 +318,7 @@ def test_state_of_the_process_is_left_alone() -> None:
 def test_compiling_is_decided_from_numbers_alone() -> None:
     assert not worth_compiling(num_ops=401, planned_evaluations=10**9)
     assert not worth_compiling(num_ops=100, planned_evaluations=1_000)
+    assert worth_compiling(num_ops=400, planned_evaluations=10**6) is has_compiler()
 
 
 def refused(model: object, error: type[Exception], match: str, **data: object) -> None:

@@ -102,6 +102,7 @@ def test_lost_chains_restart_where_others_are() -> None:
     moved = restart(
         tuned, torch.tensor([False, True, False, True, True, True]), torch.Generator().manual_seed(0)
     )
+    assert moved.restarts == 4
     kept = [0, 2]
     assert torch.equal(moved.state.position[kept], position[kept])
     assert set(moved.state.log_density.tolist()) <= {0.0, 4.0}

@@ -28,8 +28,6 @@ from pyrolatent.errors import DataError, ModelError
 from pyrolatent.pair import Model
 from pyrolatent.seeds import generator
 
-START_ATTEMPTS = 100
-
 
 @final
 class LogJoint(SuppliedSites):

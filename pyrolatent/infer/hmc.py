@@ -94,6 +94,7 @@ class HMC(Method):
             "superchain_size": superchain,
             "step_size": float(tuned.step_size),
             "path_length": tuned.path,
+            "restarted_chains": tuned.restarts,
             "seconds": clock.seconds,
         }
         method = HMC(chains, warmup, num_draws)

@@ -41,6 +41,7 @@ class Tuned:
     metric: Metric
     step_size: Tensor  # (B,) early in the warm-up, then ()
     path: float
+    restarts: int = 0  # lost chains moved to where others are, so far
 
 
 @final
@@ -172,7 +173,8 @@ def restart(tuned: Tuned, lost: Tensor, random: torch.Generator) -> Tuned:
     found = (~lost).nonzero().flatten()
     picks = torch.randint(len(found), lost.shape, generator=random, device=lost.device)
     source = torch.where(lost, found[picks], torch.arange(len(lost), device=lost.device))
-    return replace(tuned, state=HMCState(*(field[source] for field in tuned.state)))
+    state = HMCState(*(field[source] for field in tuned.state))
+    return replace(tuned, state=state, restarts=tuned.restarts + int(lost.sum()))
 
 
 def statistics(tuned: Tuned, info: HMCInfo, num_steps: int) -> dict[str, Tensor]:
