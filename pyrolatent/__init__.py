@@ -9,7 +9,8 @@ from pyrolatent.column import Column
 from pyrolatent.errors import ArgumentError, DataError, FitWarning, ModelError, PyrolatentError, StoreError
 from pyrolatent.export import to_inference_data
 from pyrolatent.fit import fit
-from pyrolatent.impute import Imputations, impute
+from pyrolatent.imputations import Imputations
+from pyrolatent.impute import impute
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.pair import Pair, as_pair
 from pyrolatent.predict import predict

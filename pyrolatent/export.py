@@ -12,12 +12,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pyrolatent.capture.conditioned import log_likelihood
 from pyrolatent.capture.sites import DATA_PLATE
 from pyrolatent.errors import ArgumentError, ModelError, PyrolatentError
-from pyrolatent.labels import Axes, plate_dim, site_plates, tensor_axes, variable_name
+from pyrolatent.labels import Axes, method_text, plate_dim, site_plates, tensor_axes, variable_name
 from pyrolatent.observed import (
     Observation,
     model_runs,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # slow to import, and only an export needs it
 PREDICTIVE_NUMBERS = 12_500_000
 MAX_LOG_LIKELIHOOD = 10**9  # bytes
 LARGEST_INTEGER = 2**63 - 1  # that an attribute of a netCDF file holds
+LOSSES = {"train": ("loss", "step"), "validation": ("validation_loss", "check")}
 
 
 def to_inference_data(fit: Fit, groups: Sequence[str] | None = None, max_draws: int | None = None) -> Any:
@@ -43,9 +45,12 @@ def to_inference_data(fit: Fit, groups: Sequence[str] | None = None, max_draws: 
     Groups, with dimensions (chain, draw, *site) unless stated otherwise:
 
     - `posterior`: latent and deterministic sites.
-    - `sample_stats`: statistics of the sampler under ArviZ's names.
+    - `sample_stats`: statistics of the sampler under ArviZ's names.  For importance sampling
+      `log_weight` and `smoothed_log_weight` of every draw made, (proposal), and for fits that learn
+      `loss` and `validation_loss`, (refit, step) and (refit, check), all in nats.
     - `log_likelihood`: each observation's log-probability in nats, one variable for each observed
-      site, without rows of which nothing is observed.  Left out above 1 GB unless asked for.
+      site, without rows of which nothing is observed.  Left out above 1 GB unless asked for, and
+      for models with learnt weights, whose draws do not vary with the data as a posterior's do.
     - `posterior_predictive`: observed sites drawn anew, for at most 500 evenly spaced draws; counts
       are not rounded.
     - `prior`, `prior_predictive`: at most 500 draws of the model itself, in one chain.
@@ -53,7 +58,7 @@ def to_inference_data(fit: Fit, groups: Sequence[str] | None = None, max_draws: 
     - `constant_data`: the mask, and other per-row tensors of the data that are not observed.
 
     A group that cannot be made is left out, and the attribute `GROUP_left_out` says why.  Other
-    attributes tell method, seed, versions, rung, warnings and the seconds the fit took.
+    attributes tell method, seed, versions, rung, warnings, the seconds the fit took and Pareto k.
 
     Args:
         fit: A fit.
@@ -101,22 +106,29 @@ def check_groups(groups: Sequence[str] | None) -> None:
 def describe(fit: Fit) -> dict[str, Any]:
     """Return attributes that a netCDF file can hold."""
     versions = {**fit.info["versions"], "arviz": version("arviz")}
-    return {
-        "inference_library": "pyrolatent",
-        "inference_library_version": versions["pyrolatent"],
+    library = fit.info.get("library", "pyrolatent")
+    told = {
+        "inference_library": library,
+        "inference_library_version": versions[library],
         "creation_library": "pyrolatent",
         "creation_library_version": version("pyrolatent"),
         "creation_library_language": "Python",
-        "method": repr(fit.method),
+        "method": method_text(fit.method),
         "seed": fit.seed if fit.seed <= LARGEST_INTEGER else str(fit.seed),
         "rung": fit.rung,
-        "wall_time": sum(fit.info["seconds"].values()),
         "warnings": "\n".join(fit.warnings),
-    } | {f"{name}_version": number for name, number in versions.items()}
+    }
+    if "seconds" in fit.info:
+        told["wall_time"] = sum(fit.info["seconds"].values())
+    if fit.weights is not None:
+        told["pareto_k"] = fit.weights.pareto_k
+    return told | {f"{name}_version": number for name, number in versions.items()}
 
 
 def thinned(fit: Fit, max_draws: int | None) -> tuple[Fit, Tensor]:
     """Return the fit with evenly spaced draws of each chain, and their positions `(draw,)`."""
+    if not fit.samples:
+        return fit, torch.arange(0)
     chains, draws = next(iter(fit.samples.values())).shape[:2]
     if max_draws is not None and max_draws < chains:
         raise ArgumentError(
@@ -145,7 +157,8 @@ class Source:
 
     @property
     def draws(self) -> Axes:
-        return {"chain": np.arange(self.fit.num_draws // len(self.positions)), "draw": self.positions.numpy()}
+        chains = next((len(draws) for draws in self.fit.samples.values()), 0)
+        return {"chain": np.arange(chains), "draw": self.positions.numpy()}
 
     @cached_property
     def sites(self) -> dict[str, Observation]:
@@ -154,14 +167,7 @@ class Source:
     @cached_property
     def prior(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """Draws of the model `(draw, *site)`: latent and deterministic sites, and observed ones."""
-        if self.fit.sites.factors:
-            raise ModelError(
-                "the prior cannot be drawn from",
-                where=f"pyro.factor sites {list(self.fit.sites.factors)}",
-                why="they weigh draws and cannot make any",
-            )
-        with model_runs(self.fit, "draws from its prior"):
-            return prior_predictive(self.fit, self.num_prior)
+        return prior_values(self.fit, self.num_prior)
 
     @property
     def num_prior(self) -> int:
@@ -195,19 +201,49 @@ class Source:
         return self.dataset(drawn, leading)
 
 
+def prior_values(fit: Fit, num_draws: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    """Return draws of the model itself `(draw, *site)`: latent and deterministic sites, and observed ones.
+
+    Raises:
+        ModelError: A prior is improper, the model weighs draws by factors, or it fails.
+    """
+    if fit.sites.factors:
+        raise ModelError(
+            "the prior cannot be drawn from",
+            where=f"pyro.factor sites {list(fit.sites.factors)}",
+            why="they weigh draws and cannot make any",
+        )
+    with model_runs(fit, "draws from its prior"):
+        return prior_predictive(fit, num_draws)
+
+
 def posterior(source: Source) -> "xr.Dataset":
     """Latent and deterministic sites."""
+    if not source.fit.samples:
+        raise ModelError("the fit has no draws", why="all that its model leaves open are learnt weights")
     return source.dataset(source.fit.samples, source.draws)
 
 
 def sample_stats(source: Source) -> "xr.Dataset":
-    """Statistics of the sampler."""
-    return source.dataset(source.fit.sample_stats, source.draws)
+    """Statistics of the sampler, weights of the draws it proposed, and losses on the way."""
+    import xarray as xr
+
+    fit = source.fit
+    parts = [(fit.sample_stats, source.draws)]
+    if fit.weights is not None:
+        weights = {"log_weight": fit.weights.raw, "smoothed_log_weight": fit.weights.smoothed}
+        parts.append((weights, {"proposal": np.arange(len(fit.weights.raw))}))
+    for name, (variable, unit) in LOSSES.items():
+        if name in fit.losses:
+            axes = zip(("refit", unit), fit.losses[name].shape, strict=True)
+            parts.append(({variable: fit.losses[name]}, {axis: np.arange(size) for axis, size in axes}))
+    return xr.merge([source.dataset(values, axes) for values, axes in parts if values])
 
 
 def log_likelihoods(source: Source) -> "xr.Dataset":
     """Log-probabilities of observations, those of empty rows left out."""
     fit, sites = source.fit, source.sites
+    check_all_drawn(fit)
     draws = {name: values.to(fit.problem.device) for name, values in fit.flat_samples().items()}
     with model_runs(fit, "posterior draws"):
         first = log_likelihood(fit.pair.model, fit.data, {n: v[:1] for n, v in draws.items()}, fit.rung)
@@ -220,6 +256,17 @@ def log_likelihoods(source: Source) -> "xr.Dataset":
     made = source.dataset(in_units, source.draws)
     rows = observed_rows(fit, sites)
     return made if rows is None else made.isel({plate_dim(fit, DATA_PLATE): rows.numpy(force=True)})
+
+
+def check_all_drawn(fit: Fit) -> None:
+    """Refuse log-likelihoods of a fit in which something unknown does not vary over the draws."""
+    fixed = [*fit.sites.parameters, *(name for name in fit.sites.latents if name not in fit.samples)]
+    if fixed:
+        raise ModelError(
+            "log-likelihoods need draws of all that is unknown",
+            where=f"{fixed[:5]}",
+            why="learnt weights are point estimates, and the latents of rows come from them",
+        )
 
 
 def num_predictive(fit: Fit) -> int:

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrolatent.capture.context import fitting_threads
-from pyrolatent.errors import ArgumentError, DataError, FitWarning
+from pyrolatent.capture.parameters import Parameters, find_parameters
+from pyrolatent.errors import ArgumentError, DataError, FitWarning, ModelError
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.method import Method
+from pyrolatent.infer.svi import SVI
 from pyrolatent.pair import Model, Pair, as_pair, check_arguments
 from pyrolatent.result import Compile, Fit, Problem
 from pyrolatent.seeds import fresh_seed, seeded
@@ -31,6 +33,7 @@ def fit(
     method: Method | None = None,
     *,
     guide: Model | None = None,
+    start: Fit | None = None,
     seed: int | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
@@ -43,11 +46,16 @@ def fit(
         model: A Pyro model function, called as `model(**data)`, or a pair.
         data: The model's arguments by name: tensors, arrays and series become tensors, all else
             passes through.  Or a table, for a pair with a schema.
-        method: How to fit; by default `HMC()`.
-        guide: The guide of a model function, for methods that need one.
+        method: How to fit; by default `SVI()` where model or guide have learnable parameters, else
+            `HMC()`.
+        guide: The guide of a model function, for methods that use one; or a class of Pyro's
+            autoguides.
+        start: An earlier fit of the same model to begin at: its draws for samplers and importance
+            sampling, its parameters for `SVI`.
         seed: One seed for the whole fit; by default a fresh one, kept in `fit.seed`.
         device: By default the device of the data, else CUDA where there is one.
-        dtype: Of all floating-point numbers; by default float64.
+        dtype: Of all floating-point numbers; by default float32 where a network is learnt, else
+            float64.
         compile: True and False say whether to compile; "auto" decides from the graph's size and
             the planned work.
         progress: Show one bar, on a terminal.
@@ -58,25 +66,52 @@ def fit(
         DataError: The data cannot be used, with column, row or entry.
     """
     pair = as_pair(model, guide)
-    method = HMC() if method is None else method
-    check_settings(data, method, guide, seed, dtype)
+    check_settings(data, method, guide, start, seed, dtype)
     frame = data.copy() if isinstance(data, pd.DataFrame) else None
     entries = dict(data) if frame is None else encode(pair, frame)
     check_arguments(pair, entries)
     place = choose_device(entries, device)
-    dtype = dtype or torch.float64
-    tensors = {name: as_input(value, dtype, place) for name, value in entries.items()}
     seed = fresh_seed() if seed is None else int(seed)
-    problem = Problem(pair, tensors, frame, seed, dtype, place, compile, progress)
+    tensors = {name: as_input(value, dtype or torch.float64, place) for name, value in entries.items()}
     with seeded(seed, "model"), fitting_threads(tensors, copies=TYPICAL_CHAINS):
+        learnt = learnable(pair, tensors, seed, place)
+        method = method or (SVI() if learnt.layout.size or pair.guide is not None else HMC())
+        check_learns(method, learnt)
+        dtype = dtype or (torch.float32 if learnt.of_module and method.learns else torch.float64)
+        tensors = {name: as_input(value, dtype, place) for name, value in tensors.items()}
+        problem = Problem(pair, tensors, frame, seed, dtype, place, compile, progress, start)
         result = method.run(problem)
     for message in result.warnings:
         warnings.warn(message, FitWarning, stacklevel=2)
     return replace(result, info={**result.info, "versions": versions()})
 
 
+def learnable(pair: Pair, data: Mapping[str, Any], seed: int, device: torch.device) -> Parameters:
+    """Return what the model learns besides its latent sites."""
+    return find_parameters([pair.model], data, seed=seed, dtype=torch.float64, device=device)
+
+
+def check_learns(method: Method, learnt: Parameters) -> None:
+    """Refuse a method that would leave learnable parameters as they are.
+
+    Raises:
+        ModelError: With their names.
+    """
+    if learnt.layout.size and not method.learns:
+        raise ModelError(
+            f"the model has learnable parameters, which {type(method).__name__} would leave as they are",
+            where=f"parameters {list(learnt.layout.names)}",
+            remedy="give them priors with pyro.sample, or use pyrolatent.SVI()",
+        )
+
+
 def check_settings(
-    data: Any, method: Any, guide: Model | None, seed: int | None, dtype: torch.dtype | None
+    data: Any,
+    method: Any,
+    guide: Model | None,
+    start: Any,
+    seed: int | None,
+    dtype: torch.dtype | None,
 ) -> None:
     """Refuse arguments of the wrong kind by name.
 
@@ -89,11 +124,13 @@ def check_settings(
         raise DataError(
             "the data are neither a table nor a dictionary", why=why, remedy="pass dict(name=value)"
         )
-    if not isinstance(method, Method):
+    if not isinstance(method, Method | None):
         raise ArgumentError(
             "the method is not a method", why=f"got {method!r}", remedy="pass pyrolatent.HMC()"
         )
-    if guide is not None and not method.uses_guide:
+    if not isinstance(start, Fit | None):
+        raise ArgumentError("start is not a fit", why=f"got {start!r}", remedy="pass what fit(...) returned")
+    if guide is not None and method is not None and not method.uses_guide:
         raise ArgumentError(f"{type(method).__name__} has no use for a guide", remedy="leave guide out")
     if seed is not None and (seed != int(seed) or seed < 0):
         raise ArgumentError("a seed is a whole number from 0", why=f"got {seed}")

@@ -1,179 +1,207 @@
 """Completed tables: missing cells drawn given the observed ones of their row.
 
 Each completed table belongs to one posterior draw, so that the tables differ by what is not known
-about the model as well as by chance (proper multiple imputation, Rubin 1987).
+about the model as well as by chance (proper multiple imputation, Rubin 1987).  Any model can
+complete that tells by a mask which entries of its observed sites are missing (`pyrolatent.masked`);
+which columns of the table a site holds is known by their values.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrolatent.capture.conditioned import completed, row_sites
-from pyrolatent.capture.ladder import MAX_POINTS
-from pyrolatent.column import numbers
-from pyrolatent.errors import ArgumentError, FitWarning, ModelError
-from pyrolatent.predict import check_num_draws, with_data
-from pyrolatent.result import Fit, evenly_spaced
-from pyrolatent.schema import Schema
-from pyrolatent.seeds import generator
+from pyrolatent.capture.sites import Message
+from pyrolatent.column import Column, numbers
+from pyrolatent.errors import FitWarning, ModelError
+from pyrolatent.imputations import Imputations, missing_cells
+from pyrolatent.masked import Completed, Messages, completions, masked_sites
+from pyrolatent.observed import seen_entries
+from pyrolatent.predict import check_no_row_latents, check_num_draws, with_data
+from pyrolatent.result import Fit
+from pyrolatent.schema import Schema, listing
 
 SUMMARY_DRAWS = 1_000  # behind mean, sd and intervals
-MAX_CELLS = 2**24  # of one batch of completed tables
-
-Observed = Callable[[pd.Series], NDArray[np.float64]]
 
 
 @final
 @dataclass(frozen=True)
-class Imputations:
-    """Draws of the missing cells of one table.
+class Place:
+    """Where the model observes a column of the table.
 
-    `frames` are completed tables; `mean`, `sd` and `interval` use all draws, not only those of
-    the frames.  All in the table's units.
+    Attributes:
+        column: The column, as the site encodes it.
+        site: The observed site, `(N,)` or `(N, K)`.
+        k: The column's number there.
     """
 
-    frame: pd.DataFrame
-    schema: Schema
-    cells: Tensor  # (draw, missing cell), as the model sees them
-    num_frames: int
+    column: Column
+    site: str
+    k: int
 
-    @property
-    def frames(self) -> Iterator[pd.DataFrame]:
-        """Completed tables, made one by one: observed cells, index, dtypes and other columns untouched."""
-        for draw in evenly_spaced(len(self.cells), self.num_frames):
-            yield self.schema.complete(self.frame, self.encoded(self.cells[draw]))
-
-    @property
-    def mean(self) -> pd.DataFrame:
-        """The numeric columns, each missing cell at the mean of its draws."""
-        return self.filled(self.values.mean(0), numbers)
-
-    @property
-    def sd(self) -> pd.DataFrame:
-        """The standard deviation of each missing cell's draws, 0 for observed cells."""
-        return self.filled(self.values.std(0, ddof=1), lambda series: 0.0 * numbers(series))
-
-    def interval(self, probability: float = 0.9) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return the lower and the upper ends of central intervals of this probability.
-
-        Raises:
-            ArgumentError: The probability is not between 0 and 1.
-        """
-        if not 0 < probability < 1:
-            raise ArgumentError("the probability must lie between 0 and 1", why=f"got {probability}")
-        ends = np.quantile(self.values, [(1 - probability) / 2, (1 + probability) / 2], axis=0)
-        return self.filled(ends[0], numbers), self.filled(ends[1], numbers)
-
-    @property
-    def values(self) -> NDArray[np.float64]:
-        """Draws of the missing cells of numeric columns in the table's units `(draw, cell)`."""
-        columns = self.schema.modelled
-        cells = self.cells.numpy().copy()
-        for d in np.unique(self.holes[1]):
-            where = self.holes[1] == d
-            index = pd.RangeIndex(cells[:, where].size)
-            drawn = columns[d].decode(cells[:, where].reshape(-1), index)
-            cells[:, where] = numbers(drawn).reshape(len(cells), -1)
-        return cells
-
-    @property
-    def holes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Row and column of each missing cell."""
-        names = list(self.schema.names)
-        rows, columns = np.nonzero(self.frame[names].isna().to_numpy())
-        return rows, columns
-
-    def encoded(self, cells: Tensor) -> Tensor:
-        """Return one draw of the missing cells at their places `(N, D)`, 0 elsewhere."""
-        x = torch.zeros(len(self.frame), len(self.schema.modelled), dtype=cells.dtype)
-        x[self.holes] = cells
-        return x
-
-    def filled(self, cells: NDArray[np.float64], observed: Observed) -> pd.DataFrame:
-        """Return the numeric columns as `observed` makes them, with `cells` in the holes."""
-        rows, columns = self.holes
-        result = {}
-        for d, column in enumerate(self.schema.modelled):
-            values = observed(self.frame[column.name])
-            values[rows[columns == d]] = cells[columns == d]
-            result[column.name] = values
-        return pd.DataFrame(result, index=self.frame.index)
+    def within(self, values: Tensor) -> Tensor:
+        """Return the column `(S, N)` of values of the site, `(S, N)` or `(S, N, K)`."""
+        return values.reshape(*values.shape[:2], -1)[..., self.k]
 
 
 def impute(
-    fit: Fit, frame: pd.DataFrame | None = None, num_draws: int = 20, seed: int | None = None
-) -> Imputations:
+    fit: Fit,
+    frame: Mapping[str, Any] | pd.DataFrame | None = None,
+    num_draws: int = 20,
+    seed: int | None = None,
+) -> "Imputations | Any":
     """Draw the missing cells of a table given the observed ones, with the fit as it is.
 
     Args:
-        fit: A fit to a table.
-        frame: New rows with the table's columns; by default the table of the fit.
+        fit: A fit of a model that masks what is missing.
+        frame: New rows with the table's columns, or the model's arguments for a fit to tensors; by
+            default those of the fit.
         num_draws: The number of completed tables, one for each of evenly spaced posterior draws, so at
             most their number.
         seed: By default the seed of the fit.
 
+    Returns:
+        `Imputations` of a table.  For a fit to tensors a dictionary: observed site with a mask ->
+        its value with missing entries drawn `(draw, *site)`.
+
     Raises:
         ArgumentError: `num_draws` is not positive.
-        ModelError: The fit has no table, or its model does not know which cells are missing.
+        ModelError: The model does not tell which cells are missing, or has latents of each row and
+            is given new rows.
         DataError: The new rows do not fit the table's columns.
     """
     check_num_draws(num_draws)
     given = with_data(fit, frame)
-    table, schema = given.problem.frame, given.schema
-    if table is None or schema is None:
-        raise ModelError(
-            "this fit has no table to complete",
-            why="it was given tensors",
-            remedy="fit a pair with a schema, such as BayesianMVN(infer_schema(frame)), to a frame",
-        )
+    if frame is not None:
+        check_no_row_latents(fit)
     seed = fit.seed if seed is None else seed
-    cells = draw_cells(given, seed, max(num_draws, SUMMARY_DRAWS))
-    warn_of_rounding(table, schema)
-    return Imputations(table, schema, cells, num_draws)
+    if given.problem.frame is None or given.schema is None:
+        return impute_tensors(given, seed, num_draws)
+    return impute_table(given, given.problem.frame, given.schema, seed, num_draws)
 
 
-def draw_cells(fit: Fit, seed: int, num_draws: int) -> Tensor:
-    """Return draws of the missing cells `(draw, cell)`, a batch of posterior draws at a time."""
-    mask = fit.data["mask"]
-    random = generator(seed, "impute", device=mask.device)
-    draws = {name: value.to(mask.device) for name, value in fit.flat_samples(num_draws).items()}
-    site = masked_site(fit, {name: value[0] for name, value in draws.items()})
-    batch = max(1, min(MAX_POINTS, MAX_CELLS // max(mask.numel(), 1)))
-    cells = []
-    with fit.context():
-        for start in range(0, min(num_draws, fit.num_draws), batch):
-            some = {name: value[start : start + batch] for name, value in draws.items()}
-            count = len(next(iter(some.values())))
-            noise = torch.randn((count, *mask.shape), generator=random, device=mask.device)
-            x = completed(fit.pair.model, fit.data, site, some, noise, fit.rung)
-            cells.append(x[:, ~mask].cpu().double())
-    return torch.cat(cells)
+def impute_tensors(fit: Fit, seed: int, num_draws: int) -> Completed:
+    """Return each site with a mask with its missing entries drawn `(draw, *site)`."""
+    sites = masked_sites(fit)
+    if not sites:
+        raise nothing_masked(f"observed sites without a mask: {list(fit.sites.observed)}")
+    batches = list(completions(fit, sites, seed, num_draws))
+    return {name: torch.cat([batch[name] for batch in batches]) for name in sites}
 
 
-def masked_site(fit: Fit, values: dict[str, Tensor]) -> str:
-    """Return the one observed site that knows its missing cells."""
-    with fit.context():
-        sites = row_sites(fit.pair.model, fit.data, values)
-    if len(sites) != 1:
-        raise ModelError(
-            "the model does not say which cells are missing",
-            where=f"observed sites with missing cells: {sites}",
-            remedy="observe the rows through one RowDistribution, such as IncompleteMVN",
-        )
-    return sites[0]
+def impute_table(fit: Fit, frame: pd.DataFrame, schema: Schema, seed: int, num_draws: int) -> Imputations:
+    """Return draws of the missing cells of the columns that the model observes behind a mask."""
+    incomplete = [column.name for column in schema.modelled if frame[column.name].isna().any()]
+    sites = masked_sites(fit) if incomplete else {}
+    places = {name: place for name, place in found_in(sites, fit, schema).items() if name in incomplete}
+    check_holes(frame, incomplete, places, sites)
+    kept = [c for c in schema.modelled if c.name not in incomplete or c.name in places]
+    completed = Schema(tuple(places[c.name].column if c.name in places else c for c in kept))
+    rows, columns = missing_cells(frame, completed)
+    count = min(max(num_draws, SUMMARY_DRAWS), fit.num_draws)
+    cells, start = torch.empty(count, len(rows), dtype=torch.float64), 0
+    for batch in completions(fit, sites, seed, count) if places else ():
+        some = cells[start : start + len(next(iter(batch.values())))]
+        for d in np.unique(columns):
+            place, of_column = places[completed.names[d]], columns == d
+            some[:, of_column] = place.within(batch[place.site])[:, rows[of_column]].cpu().double()
+        start += len(some)
+    result = Imputations(frame, completed, cells, num_draws, has_one_network(fit))
+    found = weaknesses(result, [name for name in incomplete if name not in places])
+    for message in found:
+        warnings.warn(message, FitWarning, stacklevel=3)
+    return replace(result, warnings=found)
 
 
-def warn_of_rounding(frame: pd.DataFrame, schema: Schema) -> None:
-    """Say once which completed columns are rounded numbers."""
-    whole = [column.name for column in schema.modelled if column.whole and not column.categories]
-    rounded = [name for name in whole if frame[name].isna().any()]
+def found_in(sites: Messages, fit: Fit, schema: Schema) -> dict[str | int, Place]:
+    """Return where these sites observe columns of the table, found by their values."""
+    known: dict[bytes, list[tuple[Column, bool]]] = {}
+    for d, column in enumerate(schema.modelled):
+        x, alone = fit.data.get("x"), fit.data.get(str(column.name))
+        if isinstance(x, Tensor) and x.ndim == 2:
+            known.setdefault(as_bytes(x[:, d]), []).append((column, True))
+        if isinstance(alone, Tensor) and alone.ndim == 1:
+            known.setdefault(as_bytes(alone), []).append((column, False))
+    places: dict[str | int, Place] = {}
+    for name, message in sites.items():
+        value = torch.as_tensor(message["value"])
+        for k, entries in enumerate(value.reshape(len(value), -1).T if value.ndim in (1, 2) else ()):
+            if matches := known.get(as_bytes(entries)):
+                column, encoded = matches.pop(0)
+                column = column if encoded else in_units(column, message)
+                places.setdefault(column.name, Place(column, name, k))
+    return places
+
+
+def as_bytes(entries: Tensor) -> bytes:
+    """Return numbers as something to be looked up."""
+    return entries.double().cpu().numpy().tobytes()
+
+
+def in_units(column: Column, message: Message) -> Column:
+    """Return the column as a site encodes it that has the table's units.
+
+    A discrete distribution decides itself how large a count can be.
+    """
+    kind = "real" if column.kind == "positive" else column.kind
+    plain = replace(column, kind=kind, location=0.0, scale=1.0)
+    counted = kind == "count" and message["fn"].support.is_discrete
+    return replace(plain, lower=0.0, upper=np.inf) if counted else plain
+
+
+def check_holes(
+    frame: pd.DataFrame, incomplete: list[str | int], places: dict[str | int, Place], sites: Messages
+) -> None:
+    """Refuse a model for which no missing cell is missing.
+
+    Raises:
+        ModelError: The model masks no incomplete column, or not all missing cells of one.
+    """
+    if incomplete and not places:
+        raise nothing_masked(f"columns {listing(incomplete)} have missing cells")
+    for name, place in places.items():
+        seen = place.within(seen_entries(sites[place.site])[None])[0]
+        if seen.cpu().numpy()[frame[name].isna()].any():
+            raise nothing_masked(f"column {name!r}, site {place.site!r}: missing cells are observed")
+
+
+def nothing_masked(where: str) -> ModelError:
+    """Return the error for a model that takes missing cells for observed ones."""
+    return ModelError(
+        "the model does not say which cells are missing",
+        where=where,
+        remedy="observe through distribution.mask(mask), poutine.mask or a RowDistribution such as "
+        "IncompleteMVN; missing values that are latent sites are in fit.samples",
+    )
+
+
+def has_one_network(fit: Fit) -> bool:
+    """True where what the model learnt is one point estimate."""
+    return bool(fit.sites.parameters) and len(fit.state["parameters"]) == 1
+
+
+def weaknesses(imputations: Imputations, left: list[str | int]) -> tuple[str, ...]:
+    """Return which columns stay incomplete, `left`, and which completed ones are rounded numbers."""
+    found = []
+    if left:
+        why = "the model does not observe them behind a mask"
+        found.append(f"Columns {listing(left)} stay incomplete: {why}.")
+    rounded = [column.name for column in imputations.schema.modelled if is_rounded(imputations, column)]
     if rounded:
         message = f"Imputations of {rounded} are numbers rounded into the observed range."
-        warnings.warn(f"{message} Read their tails with care.", FitWarning, stacklevel=3)
+        found.append(f"{message} Read their tails with care.")
+    return tuple(found)
+
+
+def is_rounded(imputations: Imputations, column: Column) -> bool:
+    """True for a column of whole numbers whose draws are none, or outside of its range."""
+    if not column.whole or column.categories:
+        return False
+    draws = imputations.of_column(column)
+    exact = replace(column, kind="real", dtype="float64").decode(draws, pd.RangeIndex(draws.size))
+    return not np.allclose(exact, numbers(imputations.drawn(column)))

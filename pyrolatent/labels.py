@@ -7,6 +7,7 @@ does, `SITE_dim_0`.  Exports and summaries share these names.
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from itertools import product
 from typing import Any
 
@@ -74,6 +75,13 @@ def site_plates(fit: Fit, name: str) -> Mapping[str, int]:
     """Return plate -> axis of a site; none for a name that is not a site's."""
     sites = all_sites(fit)
     return sites[name].plates if name in sites else {}
+
+
+def method_text(method: Any) -> str:
+    """Return a method as it would be called; functions and classes among its settings by their names."""
+    settings = {field.name: getattr(method, field.name) for field in fields(method)}
+    texts = {name: getattr(value, "__name__", repr(value)) for name, value in settings.items()}
+    return f"{type(method).__name__}({', '.join(f'{name}={text}' for name, text in texts.items())})"
 
 
 def all_sites(fit: Fit) -> dict[str, Site]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pyrolatent.capture.conditioned import observations
-from pyrolatent.capture.sites import DATA_PLATE, Message
+from pyrolatent.capture.sites import DATA_PLATE, WRAPPERS, Message
 from pyrolatent.distributions import IncompleteMVN
 from pyrolatent.errors import ModelError, PyrolatentError
 from pyrolatent.result import Fit
@@ -69,28 +69,31 @@ def observed_sites(fit: Fit) -> dict[str, Observation]:
 
 def observation(fit: Fit, message: Message) -> Observation:
     """Return what one run of the model says of an observed site."""
+    value = torch.as_tensor(message["value"])
+    of_table = fit.schema is not None and torch.equal(value, fit.data["x"])
+    return Observation(value, seen_entries(message), fit.schema if of_table else None)
+
+
+def seen_entries(message: Message) -> Tensor:
+    """Return which entries of an observed site `(*site)` count."""
     value, fn, mask = torch.as_tensor(message["value"]), message["fn"], message["mask"]
     seen = torch.ones(value.shape, dtype=torch.bool, device=value.device) & seen_cells(fn)
-    if isinstance(mask, Tensor):
-        seen = seen & over_events(mask, fn.event_dim)
-    of_table = fit.schema is not None and torch.equal(value, fit.data["x"])
-    return Observation(value, seen, fit.schema if of_table else None)
+    return seen if mask is None else seen & over_events(mask, fn.event_dim)
 
 
 def seen_cells(fn: Any) -> Tensor | bool:
     """Return the mask that a distribution carries, to be broadcast to its values."""
     if isinstance(fn, IncompleteMVN):
         return fn.observed
-    if isinstance(fn, dist.Independent):
-        return seen_cells(fn.base_dist)
-    if isinstance(fn, dist.MaskedDistribution) and isinstance(fn._mask, Tensor):
-        return over_events(fn._mask, fn.event_dim)
-    return True
+    seen = seen_cells(fn.base_dist) if isinstance(fn, WRAPPERS) else True
+    if isinstance(fn, dist.MaskedDistribution):
+        return over_events(fn._mask, fn.event_dim) & seen
+    return seen
 
 
-def over_events(mask: Tensor, event_dim: int) -> Tensor:
+def over_events(mask: Tensor | bool, event_dim: int) -> Tensor | bool:
     """Return a mask of the batch shape as one to be broadcast to values."""
-    return mask.reshape(mask.shape + (1,) * event_dim)
+    return mask if isinstance(mask, bool) else mask.reshape(mask.shape + (1,) * event_dim)
 
 
 def observed_values(fit: Fit, site: Observation) -> Tensor:

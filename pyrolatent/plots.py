@@ -1,4 +1,4 @@
-"""Pictures of a fit: each function returns a matplotlib `Figure` and touches no global state.
+"""Pictures of matrices and of cells: each function returns a matplotlib `Figure` and touches no global state.
 
 Figures are made for a page: no titles, sized in inches so that their text is as large as that of
 the page around them.
@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -21,6 +20,7 @@ DPI = 150
 MOST_NUMBERS = 16  # columns up to which the cells of a map hold their numbers
 MOST_LABELS = 60  # columns up to which a map names them
 LONGEST_LABEL = 24
+MOST_SHADES = 8  # labels of a completed column
 
 Matrix = NDArray[np.float64]
 
@@ -70,12 +70,16 @@ def label_columns(axes: Axes, names: Sequence[object]) -> None:
 
 
 def write_numbers(axes: Axes, matrix: Matrix, limit: float) -> None:
-    """Write each number into its cell, as .53 for 0.53."""
+    """Write each number into its cell."""
     for (row, column), value in np.ndenumerate(matrix):
         if np.isfinite(value):
-            text = f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1)  # + 0.0 drops the sign of -0.0
             colour = "white" if abs(value) > 0.6 * limit else INK
-            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+            axes.text(column, row, two_digits(value), ha="center", va="center", fontsize=7, color=colour)
+
+
+def two_digits(value: float) -> str:
+    """Return a number as .53 for 0.53."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1)  # + 0.0 drops the sign of -0.0
 
 
 def interval_plot(cells: pd.DataFrame, observed: NDArray[np.float64]) -> Figure:
@@ -99,25 +103,26 @@ def interval_plot(cells: pd.DataFrame, observed: NDArray[np.float64]) -> Figure:
     return figure
 
 
-def trace_plot(draws: NDArray[np.float64], label: str) -> Figure:
-    """Draw one number of every chain over the draws, and the mean of all chains.
+def level_plot(probabilities: pd.DataFrame) -> Figure:
+    """Draw how probable the labels of completed cells of one column are, as shades with numbers.
 
     Args:
-        draws: `(chain, draw)`.
-        label: What the number is.
+        probabilities: A row for each cell and a column for each label; of more than 8 labels, the
+            most probable ones are shown.
     """
-    chains, length = draws.shape
-    figure, axes = new_figure(8, 2.6)
-    steps = np.broadcast_to(np.arange(length), draws.shape)
-    lines = np.stack([steps, draws], axis=-1)
-    alpha = max(0.2, 0.8 / chains**0.5)
-    axes.add_collection(LineCollection(list(lines), colors=BLUE, linewidths=0.6, alpha=alpha))
-    if chains > 1:
-        axes.plot(draws.mean(0), color=INK, lw=1.2)
-    axes.autoscale_view()
-    axes.margins(x=0)
-    axes.set_xlabel("draw", color=SOFT, fontsize=9)
-    axes.set_ylabel(label, color=SOFT, fontsize=9)
+    likeliest = np.sort(np.argsort(-probabilities.mean().to_numpy(), kind="stable")[:MOST_SHADES])
+    shown = probabilities.iloc[:, likeliest]
+    figure, axes = new_figure(3.6, 0.24 * len(shown) + 1.1)
+    axes.imshow(shown.to_numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, level), share in np.ndenumerate(shown.to_numpy()):
+        colour = "white" if share > 0.6 else INK
+        axes.text(level, row, two_digits(share), ha="center", va="center", fontsize=7, color=colour)
+    texts = [shortened(label, 14) for label in shown.columns]
+    axes.set_xticks(range(len(texts)), texts, rotation=90, fontsize=8, parse_math=False)
+    axes.set_yticks(
+        range(len(shown)), [shortened(row, 14) for row in shown.index], fontsize=8, parse_math=False
+    )
+    axes.tick_params(length=0)
     return figure
 
 

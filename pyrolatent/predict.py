@@ -5,10 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from pyrolatent.capture.conditioned import predictive, prior_draws
 from pyrolatent.capture.sites import DATA_PLATE
+from pyrolatent.draws import posterior_draws
 from pyrolatent.errors import ArgumentError, DataError, ModelError
 from pyrolatent.fit import as_input, encode
 from pyrolatent.pair import check_arguments
@@ -72,9 +74,11 @@ def predict_tensors(fit: Fit, num_draws: int) -> dict[str, Tensor]:
 
 def posterior_predictive(fit: Fit, num_draws: int) -> dict[str, Tensor]:
     """Return observed sites drawn anew `(draw, *site)`, as the model sees them."""
-    draws = {name: value.to(fit.problem.device) for name, value in fit.flat_samples(num_draws).items()}
-    with fit.context(), seeded(fit.seed, "predict"):
-        return predictive(fit.pair.model, fit.data, draws, min(num_draws, fit.num_draws))
+    parts = []
+    for draws in posterior_draws(fit, num_draws, fit.seed):
+        with fit.context(draws.refit), seeded(fit.seed, "predict", draws.refit):
+            parts.append(predictive(fit.pair.model, fit.data, draws.values, draws.count))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def prior_predictive(fit: Fit, num_draws: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
@@ -88,8 +92,9 @@ def prior_predictive(fit: Fit, num_draws: int) -> tuple[Mapping[str, Tensor], Ma
 
 
 def row_latents(fit: Fit) -> list[str]:
-    """Return the latent sites that belong to single rows of the data."""
-    return [name for name, site in fit.sites.latents.items() if DATA_PLATE in site.plates]
+    """Return the latent sites of single rows of which the fit holds draws, for these rows alone."""
+    local = (name for name, site in fit.sites.latents.items() if DATA_PLATE in site.plates)
+    return [name for name in local if name in fit.samples]
 
 
 def check_num_draws(num_draws: int) -> None:
@@ -102,6 +107,21 @@ def check_num_draws(num_draws: int) -> None:
         raise ArgumentError("num_draws must be positive", why=f"got {num_draws}")
 
 
+def check_no_row_latents(fit: Fit) -> None:
+    """Refuse new rows for a model with latents of each row.
+
+    Raises:
+        ModelError: It has some.
+    """
+    local = row_latents(fit)
+    if local:
+        raise ModelError(
+            "the model has latents of each row, and new rows have none yet",
+            where=f"sites {local}",
+            remedy="fit the model to all rows together",
+        )
+
+
 def with_data(fit: Fit, data: Mapping[str, Any] | pd.DataFrame | None) -> Fit:
     """Return the fit with its data replaced by new rows.
 
@@ -111,13 +131,8 @@ def with_data(fit: Fit, data: Mapping[str, Any] | pd.DataFrame | None) -> Fit:
     """
     if data is None:
         return fit
-    local = row_latents(fit)
-    if local and isinstance(data, pd.DataFrame):
-        raise ModelError(
-            "the model has latents of each row, and new rows have none yet",
-            where=f"sites {local}",
-            remedy="fit the model to all rows together",
-        )
+    if isinstance(data, pd.DataFrame):
+        check_no_row_latents(fit)
     problem = fit.problem
     frame = data.copy() if isinstance(data, pd.DataFrame) else None
     if (frame is None) != (problem.frame is None):

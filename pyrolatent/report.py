@@ -1,51 +1,37 @@
 """A report of a fit: one HTML page with its pictures inside, to read, print or send.
 
-Warnings come first, then what was fitted, the summary, and pictures: correlations and what they
-leave of the observed ones, completed cells, the trace of the log density.
+Warnings come first, then what was fitted and the sites of the model, the summary, and pictures: what
+the model predicts beside what was observed, correlations, completed cells, and how the fit ran.  A
+page has the sections that the fit has something to show in.
 """
 
 import math
 import os
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, final
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 import jinja2
-import numpy as np
 import pandas as pd
-import torch
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrolatent.cells import cell_table, coverage
-from pyrolatent.column import numbers
+from pyrolatent import pictures
 from pyrolatent.folders import write_text
-from pyrolatent.impute import Imputations
+from pyrolatent.imputations import Imputations
 from pyrolatent.infer.hmc import MAX_RHAT, MIN_ESS
-from pyrolatent.plots import interval_plot, matrix_map, png_uri, trace_plot
-from pyrolatent.result import Fit, evenly_spaced
+from pyrolatent.labels import method_text
+from pyrolatent.model_graph import site_rows
+from pyrolatent.result import Fit
 from pyrolatent.saved_parts import model_name
 from pyrolatent.store import MissingData
 from pyrolatent.summary import summary
 
-PROBABILITY = 0.9  # of the intervals of completed cells
-MOST_ROWS = 60  # of one site, in the summary
-MOST_CELLS, MOST_PANELS, PER_PANEL = 60, 12, 15  # completed cells, their columns, cells of one column
+MOST_ROWS = 60  # of one site in the summary, of the sites of a model, and of its parameters
 ROUNDING = 1e-12  # a standard deviation this small beside the mean is one of rounding errors
 DASH = "\N{EN DASH}"
-PIXELS = 96  # CSS pixels of an inch
+TOLD = {"reason", "compiled", "rung", "seconds", "versions"}  # entries of info with a place of their own
 
 State = dict[str, Any]
-
-
-@final
-@dataclass(frozen=True)
-class Picture:
-    """A picture inside the page; `width` in CSS pixels."""
-
-    uri: str
-    width: int
-    words: str
 
 
 def report(
@@ -70,17 +56,26 @@ def report(
         StoreError: The page cannot be written.
         DataError: `truth` has other rows or columns than the completed table.
     """
+    rows, judged = site_rows(fit), {key for found in fit.diagnostics.values() for key in found}
     page = template().render(
         name=model_name(fit.pair),
         data=data_in_words(fit),
-        warnings=fit.warnings,
+        warnings=fit.warnings if imputations is None else (*fit.warnings, *imputations.warnings),
         facts=facts(fit),
         columns=column_rows(fit),
+        model=rows[:MOST_ROWS],
+        hidden=len(rows) - MOST_ROWS,
+        graph=pictures.graph(fit, rows),
         sites=site_tables(fit),
-        limits={"rhat": MAX_RHAT, "ess": MIN_ESS},
-        correlations=correlations(fit),
-        completed=None if imputations is None else completed(imputations, truth),
-        trace=trace(fit),
+        judged=judged,
+        params=[(name, tuple(value.shape)) for name, value in fit.params.items()],
+        limits={"rhat": MAX_RHAT, "ess": MIN_ESS, "rows": MOST_ROWS},
+        checks=pictures.checks(fit),
+        correlations=pictures.correlations(fit),
+        completed=None if imputations is None else pictures.completed(imputations, truth),
+        trace=pictures.trace(fit),
+        losses=pictures.losses(fit),
+        weights=pictures.weights(fit),
         version=fit.info["versions"]["pyrolatent"],
     )
     if path is not None:
@@ -106,11 +101,6 @@ def number(value: float, form: str = ".4g") -> str:
     return format(value, form).replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else DASH
 
 
-def picture(figure: Figure, words: str) -> Picture:
-    """Return a figure as a picture for the page; `words` stand for it where it cannot be seen."""
-    return Picture(png_uri(figure), round(PIXELS * figure.get_figwidth()), words)
-
-
 # What was fitted
 
 
@@ -130,18 +120,33 @@ def data_in_words(fit: Fit) -> str:
 def facts(fit: Fit) -> list[tuple[str, str]]:
     """Return what was fitted and how it ran, line by line."""
     info, problem = fit.info, fit.problem
-    seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in info["seconds"].items())
-    ran = [f"rung {fit.rung}", info["reason"], "compiled" if info["compiled"] else "not compiled"]
-    tuning = [f"step size {info['step_size']:.3g}", f"path length {info['path_length']:.3g}"]
-    return [
+    lines = [
         ("Model", model_name(fit.pair) + settings(fit.pair)),
-        ("Method", repr(fit.method)),
+        ("Method", method_text(fit.method)),
         ("Seed", str(fit.seed)),
         ("Numbers", f"{str(problem.dtype).removeprefix('torch.')} on {problem.device}"),
-        ("Ran", ", ".join(part for part in ran + tuning if part)),
-        ("Seconds", f"{sum(info['seconds'].values()):.1f} ({seconds})"),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in info["versions"].items())),
+        ("Ran", ", ".join(how_it_ran(info))),
     ]
+    if "seconds" in info:
+        stages = ", ".join(f"{stage} {value:.1f}" for stage, value in info["seconds"].items())
+        lines.append(("Seconds", f"{sum(info['seconds'].values()):.1f} ({stages})"))
+    versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
+    return [*lines, ("Versions", versions)]
+
+
+def how_it_ran(info: Mapping[str, Any]) -> list[str]:
+    """Return the rung, why it is not the top one, and every number that the method recorded."""
+    parts = [f"rung {info['rung']}", str(info.get("reason", ""))]
+    if "compiled" in info:
+        parts.append("compiled" if info["compiled"] else "not compiled")
+    numbers = {name: value for name, value in info.items() if name not in TOLD and is_number(value)}
+    parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers.items()]
+    return [part for part in parts if part]
+
+
+def is_number(value: Any) -> bool:
+    """True for a number, and not for True."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def settings(pair: Any) -> str:
@@ -178,62 +183,6 @@ def site_table(name: str, rows: pd.DataFrame) -> State:
     shown = rows.head(MOST_ROWS)
     constant = shown["sd"] <= ROUNDING * shown["mean"].abs()
     records = shown.assign(sd=shown["sd"].mask(constant, 0.0)).to_dict("records")
-    worst = {"rhat": rows["rhat"].max(), "ess": rows["ess"].min()}
+    worst = {"rhat": rows["rhat"].max() if "rhat" in rows else math.nan}
+    worst["ess"] = rows["ess"].min() if "ess" in rows else math.nan
     return {"name": name, "size": len(rows), "rows": list(zip(shown.index, records, strict=True)), **worst}
-
-
-# Pictures
-
-
-def correlations(fit: Fit) -> State | None:
-    """Return the posterior mean of the correlations, and what it leaves of the observed ones."""
-    draws, schema = fit.samples.get("correlation"), fit.schema
-    size = len(schema.names) if schema else 0
-    if draws is None or schema is None or size < 2 or draws.shape[2:] != (size, size):
-        return None
-    mean = draws.double().mean((0, 1)).numpy()
-    fitted = matrix_map(mean, schema.names, limit=1.0, label="posterior mean correlation")
-    shown: State = {"fitted": picture(fitted, "posterior mean correlations"), "residuals": None}
-    frame = fit.problem.frame
-    if frame is None or not len(frame):
-        return shown
-    residuals = mean - pairwise_correlation(fit)
-    off_diagonal = np.abs(residuals[~np.eye(size, dtype=bool)])
-    largest = float(np.nanmax(off_diagonal))
-    left = matrix_map(residuals, schema.names, limit=largest, label="fitted minus observed", colours="PuOr_r")
-    shown["residuals"] = picture(left, "fitted minus observed correlations")
-    return shown | {"mean": float(np.nanmean(off_diagonal)), "largest": largest}
-
-
-def pairwise_correlation(fit: Fit) -> NDArray[np.float64]:
-    """Return the correlations (D, D) of the encoded columns, each from the rows that have both cells."""
-    x, mask = fit.data["x"].cpu().double(), fit.data["mask"].cpu()
-    return pd.DataFrame(x.where(mask, torch.nan).numpy()).corr().to_numpy()
-
-
-def completed(imputations: Imputations, truth: pd.DataFrame | None) -> State:
-    """Return pictures of some completed cells, column by column, those with most holes first."""
-    cells = cell_table(imputations, PROBABILITY, truth)
-    columns = cells["column"].value_counts(sort=True).index[:MOST_PANELS]
-    each = min(PER_PANEL, MOST_CELLS // max(len(columns), 1))
-    panels = []
-    for name in (c for c in imputations.schema.names if c in columns):
-        of_column = cells[cells["column"] == name]
-        some = of_column.iloc[evenly_spaced(len(of_column), each).numpy()]
-        observed = numbers(imputations.frame[name].dropna())
-        panels.append((name, picture(interval_plot(some, observed), f"intervals of missing cells of {name}")))
-    return {
-        "panels": panels,
-        "shown": sum(min(each, count) for count in cells["column"].value_counts()[columns]),
-        "cells": len(cells),
-        "columns": cells["column"].nunique(),
-        "draws": len(imputations.cells),
-        "probability": PROBABILITY,
-        "coverage": None if truth is None else coverage(cells),
-    }
-
-
-def trace(fit: Fit) -> Picture:
-    """Return the trace of the log density."""
-    figure = trace_plot(fit.sample_stats["lp"].numpy(), "log density (nats)")
-    return picture(figure, "log density of every chain by draw")

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pyrolatent.capture.context import fitting_threads, model_context
 from pyrolatent.capture.ladder import MAX_POINTS, Rung
+from pyrolatent.capture.parameters import Parameters
 from pyrolatent.capture.sites import SiteTable
-from pyrolatent.pair import Pair
+from pyrolatent.pair import Model, Pair
 from pyrolatent.schema import Schema
 
 Compile = Literal["auto"] | bool
@@ -31,6 +32,24 @@ class Problem:
     device: torch.device
     compile: Compile
     progress: bool
+    start: "Fit | None" = None  # where to begin: an earlier fit of the same model
+
+
+@final
+@dataclass(frozen=True)
+class Weights:
+    """Importance weights of draws from a proposal, in nats and up to a constant.
+
+    Attributes:
+        raw: log p(x, z) - log q(z) of each draw `(draw,)`.
+        smoothed: The same with the largest ones Pareto-smoothed, normalised so that their
+            exponentials add up to one `(draw,)`.
+        pareto_k: Shape of the generalised Pareto distribution fitted to the largest weights.
+    """
+
+    raw: Tensor
+    smoothed: Tensor
+    pareto_k: float
 
 
 @final
@@ -47,6 +66,12 @@ class Fit:
         diagnostics: Site -> nested R-hat `rhat` and effective sample size `ess`, `(*site)` each.
         warnings: What makes the result weaker than it looks, with what to do.
         info: How the fit ran: rung, reason, operations, seconds, versions.
+        weights: Of importance sampling, before its draws were resampled to equal weights.
+        losses: `train (refit, step)` in nats, and `validation (refit, check)` where rows were held out.
+        params: Learnt parameters by name, constrained `(*shape)`; `(refit, *shape)` of several refits.
+        state: Unconstrained tensors that a later fit can start from: `parameters (refit, P)`.
+        parameters: The learnable parameters of the pair, by name and place in such a vector.
+        guide: The guide as it was trained, which may be an autoguide made for this fit.
     """
 
     problem: Problem = field(repr=False)
@@ -57,6 +82,12 @@ class Fit:
     diagnostics: Mapping[str, Mapping[str, Tensor]] = field(repr=False)
     warnings: tuple[str, ...]
     info: Mapping[str, Any]
+    weights: Weights | None = None
+    losses: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    params: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    parameters: Parameters | None = field(default=None, repr=False)
+    guide: Model | None = field(default=None, repr=False)
 
     @property
     def pair(self) -> Pair:
@@ -80,10 +111,17 @@ class Fit:
         return self.info["rung"]
 
     @property
+    def draw_shape(self) -> tuple[int, int]:
+        """Chains and draws of each; those that can be made on demand where none are kept."""
+        kept = next(iter(self.samples.values()), None)
+        chains, draws = self.info["draw_shape"] if kept is None else kept.shape[:2]
+        return int(chains), int(draws)
+
+    @property
     def num_draws(self) -> int:
         """Draws of all chains together."""
-        draws = next(iter(self.samples.values()))
-        return draws.shape[0] * draws.shape[1]
+        chains, draws = self.draw_shape
+        return chains * draws
 
     def flat_samples(self, num_draws: int | None = None) -> dict[str, Tensor]:
         """Return `(draw, *site)` of all chains joined, or of `num_draws` evenly spaced ones."""
@@ -91,10 +129,17 @@ class Fit:
         return {name: draws.flatten(0, 1)[keep] for name, draws in self.samples.items()}
 
     @contextlib.contextmanager
-    def context(self) -> Iterator[None]:
-        """The surroundings in which the model ran, for verbs that run it again."""
-        threads = fitting_threads(self.data, copies=MAX_POINTS)
-        with threads, torch.no_grad(), model_context(self.problem.dtype, self.problem.device):
+    def context(self, refit: int = 0) -> Iterator[None]:
+        """The surroundings in which the model ran, for verbs that run it again.
+
+        Learnt parameters have the values that they took in this refit.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(fitting_threads(self.data, copies=MAX_POINTS))
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(model_context(self.problem.dtype, self.problem.device))
+            if self.parameters is not None:
+                stack.enter_context(self.parameters.at(self.state["parameters"][refit]))
             yield
 
 

@@ -8,7 +8,8 @@ import pandas as pd
 from pyrolatent.cells import cell_table
 from pyrolatent.export import to_inference_data
 from pyrolatent.folders import output_folder
-from pyrolatent.impute import Imputations, impute
+from pyrolatent.imputations import Imputations
+from pyrolatent.impute import impute
 from pyrolatent.report import report
 from pyrolatent.result import Fit
 from pyrolatent.store import write_fit

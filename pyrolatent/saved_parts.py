@@ -1,11 +1,12 @@
-"""Parts of a fit as plain dictionaries: its pair and its table of sites.
+"""Parts of a fit as plain dictionaries: its pair, its method and its table of sites.
 
 A pair of this package has one line in each of the three tables below.  Code is not written down,
-so a fit of a user's function is loaded with the function passed again, or with a `MissingModel`.
+so a fit of a user's function is loaded with the function passed again, or with a `MissingModel`; a
+setting that is a user's function comes back as its name.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, final
 
 import torch
@@ -13,7 +14,12 @@ import torch
 from pyrolatent.capture.sites import Site, SiteTable
 from pyrolatent.capture.vector import Layout
 from pyrolatent.errors import ArgumentError, ModelError
+from pyrolatent.infer.hmc import HMC
+from pyrolatent.infer.importance import ImportanceSampling
+from pyrolatent.infer.laplace import Laplace
+from pyrolatent.infer.svi import SVI
 from pyrolatent.models.mvn import BayesianMVN
+from pyrolatent.objectives import ELBO, IWAE, LinearSchedule
 from pyrolatent.pair import FunctionPair, Model, Pair, as_pair
 from pyrolatent.plain import State
 from pyrolatent.schema import Schema
@@ -69,6 +75,38 @@ def model_name(pair: Pair) -> str:
     return str(getattr(named, "__name__", type(named).__name__))
 
 
+SETTINGS: dict[str, type[Any]] = {cls.__name__: cls for cls in (ELBO, IWAE, LinearSchedule)}
+METHODS: dict[str, type[Any]] = {cls.__name__: cls for cls in (HMC, SVI, Laplace, ImportanceSampling)}
+
+
+def method_to_dict(method: Any) -> State:
+    """Return a method, or an object among its settings, by name with its settings."""
+    settings = {f.name: setting_to_plain(getattr(method, f.name)) for f in fields(method)}
+    return {"name": type(method).__name__, "settings": settings}
+
+
+def method_from_dict(state: State) -> Any:
+    """Return the object that `method_to_dict` described."""
+    settings = {name: setting_from_plain(value) for name, value in state["settings"].items()}
+    return {**METHODS, **SETTINGS}[state["name"]](**settings)
+
+
+def setting_to_plain(value: Any) -> Any:
+    """Return a number as it is, one of our objects by its settings, a class or function by its name."""
+    if type(value) in SETTINGS.values():
+        return method_to_dict(value)
+    return {"called": f"{value.__module__}.{value.__qualname__}"} if callable(value) else value
+
+
+def setting_from_plain(value: Any) -> Any:
+    """Return the setting; of functions only the optimisers of torch come back as more than a name."""
+    if isinstance(value, dict) and "called" in value:
+        module, _, name = value["called"].rpartition(".")
+        known = module.startswith("torch.optim") and isinstance(getattr(torch.optim, name, None), type)
+        return getattr(torch.optim, name) if known else value["called"]
+    return method_from_dict(value) if isinstance(value, dict) else value
+
+
 def pair_to_dict(pair: Pair) -> State:
     """Return the pair's arguments if it is one of ours, else its name and schema."""
     name = model_name(pair)
@@ -93,6 +131,16 @@ def pair_from_dict(state: State, model: Model | Pair | None) -> Pair:
     return MissingModel(name, Schema.from_dict(state["schema"]) if state["schema"] else None)
 
 
+def layout_to_dict(layout: Layout) -> State:
+    """Return the shape of each named part of a flat vector."""
+    return {name: list(shape) for name, shape in layout.shapes.items()}
+
+
+def layout_from_dict(state: State) -> Layout:
+    """Return the layout that `layout_to_dict` described."""
+    return Layout({name: torch.Size(shape) for name, shape in state.items()})
+
+
 def sites_to_dict(sites: SiteTable) -> State:
     """Return shapes, roles and plates; summaries of the data can be made again."""
     roles = (sites.latents, sites.observed, sites.deterministics)
@@ -100,9 +148,8 @@ def sites_to_dict(sites: SiteTable) -> State:
         role: [[site.name, list(site.shape), dict(site.plates)] for site in table.values()]
         for role, table in zip(ROLES, roles, strict=True)
     }
-    layout = {name: list(shape) for name, shape in sites.layout.shapes.items()}
     rest = {"factors": list(sites.factors), "parameters": list(sites.parameters), "rows": sites.rows}
-    return {"layout": layout, **state, **rest}
+    return {"layout": layout_to_dict(sites.layout), **state, **rest}
 
 
 def sites_from_dict(state: State) -> SiteTable:
@@ -112,7 +159,7 @@ def sites_from_dict(state: State) -> SiteTable:
         for role in ROLES
     }
     return SiteTable(
-        layout=Layout({name: torch.Size(shape) for name, shape in state["layout"].items()}),
+        layout=layout_from_dict(state["layout"]),
         **roles,
         factors=tuple(state["factors"]),
         parameters=tuple(state["parameters"]),

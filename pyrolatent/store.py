@@ -8,11 +8,12 @@ A user's function is passed again, `load(path, model=...)`.  Without it samples,
 data are all there, and only verbs that run the model refuse.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
@@ -23,21 +24,31 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from pyrolatent.capture.context import model_context
+from pyrolatent.capture.parameters import find_parameters
 from pyrolatent.capture.sites import read_sites
 from pyrolatent.errors import DataError, ModelError, StoreError
 from pyrolatent.folders import SUMS, output_folder
-from pyrolatent.infer.hmc import HMC
-from pyrolatent.infer.method import Method
+from pyrolatent.infer.guides import is_autoguide
 from pyrolatent.pair import Model, Pair, check_arguments
 from pyrolatent.plain import State, frame_from_dict, frame_to_dict, from_plain, to_plain
-from pyrolatent.result import Fit, Problem
-from pyrolatent.saved_parts import ROLES, pair_from_dict, pair_to_dict, sites_from_dict, sites_to_dict
+from pyrolatent.result import Fit, Problem, Weights
+from pyrolatent.saved_parts import (
+    ROLES,
+    MissingModel,
+    layout_from_dict,
+    method_from_dict,
+    method_to_dict,
+    pair_from_dict,
+    pair_to_dict,
+    sites_from_dict,
+    sites_to_dict,
+)
 from pyrolatent.seeds import generator, seeded
 
-FORMAT = 1
+FORMAT = 2
 FIT, TENSORS, FRAME = "fit.json", "tensors.safetensors", "frame.json"
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-METHODS: dict[str, type[Method]] = {"HMC": HMC}
+STORED = ("samples", "sample_stats", "losses", "params", "state")  # mappings of a fit to tensors
 
 Tensors = Mapping[str, Tensor]  # group/name -> tensor
 
@@ -99,7 +110,8 @@ def fit_to_dict(fit: Fit, data: Mapping[str, Any] | None, tensors: list[str]) ->
     return {
         "format": FORMAT,
         "pair": pair_to_dict(fit.pair),
-        "method": {"name": type(fit.method).__name__, "settings": asdict(fit.method)},
+        "method": method_to_dict(fit.method),
+        "pareto_k": None if fit.weights is None else to_plain(fit.weights.pareto_k, "Pareto k"),
         "seed": problem.seed,
         "dtype": str(problem.dtype).removeprefix("torch."),
         "device": str(problem.device),
@@ -116,8 +128,10 @@ def fit_to_dict(fit: Fit, data: Mapping[str, Any] | None, tensors: list[str]) ->
 
 def tensors_of(fit: Fit, data: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return all tensors of a fit by group and name, copied: the file takes none that share memory."""
-    found = {f"samples/{site}": draws for site, draws in fit.samples.items()}
-    found |= {f"sample_stats/{name}": values for name, values in fit.sample_stats.items()}
+    groups = {name: getattr(fit, name) for name in STORED}
+    if fit.weights is not None:
+        groups["weights"] = {"raw": fit.weights.raw, "smoothed": fit.weights.smoothed}
+    found = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
     for site, values in fit.diagnostics.items():
         found |= {f"diagnostics/{name}/{site}": value for name, value in values.items()}
     found |= {f"data/{name}": value for name, value in data.items() if isinstance(value, Tensor)}
@@ -146,19 +160,54 @@ def load(path: str | os.PathLike[str], model: Model | Pair | None = None) -> Fit
     check_format(state, folder)
     stored = load_file(folder / TENSORS)
     tensors = {name: stored[name] for name in state["tensors"]}
+    problem = problem_from_dict(state, tensors, folder, pair_from_dict(state["pair"], model))
     fit = Fit(
-        problem=problem_from_dict(state, tensors, folder, pair_from_dict(state["pair"], model)),
-        method=METHODS[state["method"]["name"]](**state["method"]["settings"]),
+        problem=problem,
+        method=method_from_dict(state["method"]),
         sites=sites_from_dict(state["sites"]),
-        samples=group(tensors, "samples"),
-        sample_stats=group(tensors, "sample_stats"),
         diagnostics=by_site(group(tensors, "diagnostics")),
         warnings=tuple(state["warnings"]),
         info=from_plain(state["info"]),
+        weights=weights_from_dict(state, tensors),
+        **{name: group(tensors, name) for name in STORED},
     )
+    fit = with_parameters(fit, state)
     if model is not None and state["has_data"]:
         check_model(fit)
     return fit
+
+
+def weights_from_dict(state: State, tensors: Tensors) -> Weights | None:
+    """Return the importance weights of a fit, if it has some."""
+    stored = group(tensors, "weights")
+    return Weights(**stored, pareto_k=from_plain(state["pareto_k"])) if stored else None
+
+
+def with_parameters(fit: Fit, state: State) -> Fit:
+    """Return the fit with the learnt parameters that its model, and its guide if it was given, have.
+
+    Raises:
+        ModelError: The model has other parameters than the one that was fitted.
+    """
+    problem = fit.problem
+    programs = [] if isinstance(fit.pair, MissingModel) else [fit.pair.guide, fit.pair.model]
+    if "parameters" not in fit.info or not programs or not state["has_data"]:
+        return fit
+    found = find_parameters(
+        [program for program in programs if program is not None and not is_autoguide(program)],
+        fit.data,
+        seed=problem.seed,
+        dtype=problem.dtype,
+        device=problem.device,
+    )
+    saved = layout_from_dict(fit.info["parameters"])
+    if any(saved.shapes.get(name) != shape for name, shape in found.layout.shapes.items()):
+        why = f"it learns {dict(found.layout.shapes)}, the saved fit {dict(saved.shapes)}"
+        remedy = "pass the function as it was when it was fitted, or fit again"
+        raise ModelError("the model is not the one that was fitted", why=why, remedy=remedy)
+    flats = fit.state["parameters"].to(problem.device)
+    packed = torch.stack([found.layout.pack(saved.unpack(flat)) for flat in flats])
+    return replace(fit, parameters=found, guide=fit.pair.guide, state={**fit.state, "parameters": packed})
 
 
 def problem_from_dict(state: State, tensors: Tensors, folder: Path, pair: Pair) -> Problem:
@@ -206,7 +255,11 @@ def check_model(fit: Fit) -> None:
     problem = fit.problem
     check_arguments(fit.pair, fit.data)
     random = generator(problem.seed, "sites", device=problem.device)
-    with model_context(problem.dtype, problem.device, validate=True), seeded(problem.seed, "model"):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(seeded(problem.seed, "model"))
+        stack.enter_context(model_context(problem.dtype, problem.device, validate=True))
+        if fit.parameters is not None:
+            stack.enter_context(fit.parameters.at(fit.state["parameters"][0]))
         found = sites_to_dict(read_sites(fit.pair.model, fit.data, random))
     expected = sites_to_dict(fit.sites)
     differing = [role for role in ROLES if found[role] != expected[role]]

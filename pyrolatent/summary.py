@@ -1,7 +1,8 @@
 """A table of the posterior: one row for each scalar.
 
 Standard errors and effective sample sizes say how well the draws know the row's numbers; nested
-R-hat says whether chains from different starts agree.
+R-hat says whether chains from different starts agree.  Draws that need no such judgement, as those
+of a normal approximation, have no such columns.
 """
 
 import numpy as np
@@ -13,6 +14,8 @@ from pyrolatent.labels import scalar_names
 from pyrolatent.result import Fit
 
 PROBABILITIES = (0.05, 0.95)
+COLUMNS = ("mean", "sd", "q5", "q95", "mcse_mean")
+DIAGNOSTICS = ("ess", "rhat")
 
 
 def summary(fit: Fit) -> pd.DataFrame:
@@ -23,10 +26,13 @@ def summary(fit: Fit) -> pd.DataFrame:
 
     Returns:
         One row for each scalar, named as in `mean[age]` or `theta[0]`: `mean`, `sd`, the 5 % and
-        95 % quantiles `q5` and `q95`, the Monte Carlo standard error of the mean `mcse_mean`, the
-        smallest of bulk, tail and sd effective sample sizes `ess`, and nested R-hat `rhat`.  A
-        constant, such as the diagonal of a correlation matrix, has NaN for the last three.
+        95 % quantiles `q5` and `q95`, the Monte Carlo standard error of the mean `mcse_mean`, and
+        where the method judges its draws the smallest of bulk, tail and sd effective sample sizes
+        `ess`, and nested R-hat `rhat`.  A constant, such as the diagonal of a correlation matrix,
+        has NaN for the last three.  A fit that drew nothing has no rows.
     """
+    if not fit.samples:
+        return pd.DataFrame(columns=list(COLUMNS), dtype=float)
     return pd.concat([site_summary(fit, name, draws) for name, draws in fit.samples.items()])
 
 
@@ -42,7 +48,11 @@ def site_summary(fit: Fit, name: str, draws: Tensor) -> pd.DataFrame:
         "q5": low,
         "q95": high,
         "mcse_mean": mcse_mean(draws).flatten().numpy(),
-        "ess": fit.diagnostics[name]["ess"].flatten().numpy(),
-        "rhat": fit.diagnostics[name]["rhat"].flatten().numpy(),
-    }
+    } | {key: values.flatten().numpy() for key, values in judged(fit, name).items()}
     return pd.DataFrame(columns, index=scalar_names(fit, name, shape))
+
+
+def judged(fit: Fit, name: str) -> dict[str, Tensor]:
+    """Return the diagnostics of a site `(*site)` in their order, those that the method computed."""
+    found = fit.diagnostics.get(name, {})
+    return {key: found[key] for key in DIAGNOSTICS if key in found}

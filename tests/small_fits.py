@@ -14,7 +14,8 @@ from torch import Tensor
 from pyrolatent.ampute import ampute
 from pyrolatent.errors import FitWarning
 from pyrolatent.fit import fit
-from pyrolatent.impute import Imputations, impute
+from pyrolatent.imputations import Imputations
+from pyrolatent.impute import impute
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.models.mvn import BayesianMVN
 from pyrolatent.result import Fit

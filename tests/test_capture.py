@@ -134,7 +134,7 @@ def test_bare_numbers_follow_the_dtype_of_the_fit() -> None:
     assert float(value) == pytest.approx(math.log(2 / 0.1 / math.sqrt(2 * math.pi)) - 50, rel=1e-12)
 
 
-def test_in_place_writes_run_point_by_point() -> None:
+def test_in_place_writes_run_at_all_points_at_once() -> None:
     def model(y: Tensor) -> None:
         x = pyro.sample("x", dist.Normal(torch.zeros(3), 1.0).to_event(1))
         doubled = torch.zeros(3)
@@ -143,7 +143,8 @@ def test_in_place_writes_run_point_by_point() -> None:
         pyro.sample("y", dist.Normal(doubled, 1.0).to_event(1), obs=y)
 
     density = capture_density(model, {"y": torch.ones(3, dtype=torch.float64)}, seed=0)
-    assert density.rung == "points"
+    assert density.rung == "shim"
+    assert density.batched.vectorised
     assert "inplace" in density.batched.reason
     u = points(3)
     normal = torch.distributions.Normal

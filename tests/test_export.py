@@ -26,6 +26,15 @@ from pyrolatent.models import BayesianMVN
 from pyrolatent.pair import Model, Pair, as_pair
 from pyrolatent.result import Fit
 from pyrolatent.schema import Schema, infer_schema
+from tests.arviz_objects import (
+    assert_same,
+    dataset,
+    effective_parameters,
+    from_file,
+    groups,
+    is_export,
+    traced,
+)
 
 CHAINS, DRAWS = 4, 50
 
@@ -111,8 +120,8 @@ def with_names(of_table: Fit, names: list[str | int]) -> Fit:
 
 def test_all_groups_of_a_table_and_their_dimensions(of_table: Fit):
     found = to_inference_data(of_table)
-    assert isinstance(found, az.InferenceData)
-    dims = {group: {n: v.dims for n, v in found[group].data_vars.items()} for group in found.groups()}
+    assert is_export(found)
+    dims = {group: {n: v.dims for n, v in found[group].data_vars.items()} for group in groups(found)}
     drawn = ("chain", "draw")
     vector, matrix, rows = (*drawn, "feature"), (*drawn, "feature", "feature_bis"), ("data", "feature")
     sites = dict.fromkeys(["location", "spread", "mean", "scale"], vector)
@@ -162,7 +171,7 @@ def test_a_model_without_plate():
         pyro.sample("y", dist.Normal(torch.zeros(6), scale).to_event(1), obs=y)
 
     found = to_inference_data(quick(model, {"y": torch.arange(6.0)}))
-    assert set(found.groups()) == set(GROUPS) - {"constant_data"}
+    assert groups(found) == set(GROUPS) - {"constant_data"}
     assert found.log_likelihood["y"].dims == ("chain", "draw")
     assert found.observed_data["y"].dims == ("y_dim_0",)
 
@@ -330,7 +339,7 @@ def test_too_few_draws_for_the_chains(of_table: Fit):
 
 def test_groups_by_name(of_table: Fit):
     found = to_inference_data(of_table, ["observed_data", "posterior"])
-    assert set(found.groups()) == {"observed_data", "posterior"}
+    assert groups(found) == {"observed_data", "posterior"}
 
 
 def test_unknown_group(of_table: Fit):
@@ -369,7 +378,7 @@ def weighed(y: Tensor) -> None:
 def test_priors_that_cannot_be_drawn_from_leave_their_groups_out(model: Callable[..., None], reason: str):
     result = quick(model, {"y": torch.arange(5.0)})
     found = to_inference_data(result)
-    assert set(found.groups()) == set(GROUPS) - {"prior", "prior_predictive", "constant_data"}
+    assert groups(found) == set(GROUPS) - {"prior", "prior_predictive", "constant_data"}
     for group in ("prior", "prior_predictive"):
         with pytest.raises(ModelError, match=reason) as error:
             to_inference_data(result, [group])
@@ -381,7 +390,7 @@ def test_a_model_that_fails_leaves_what_needs_it_out(of_normal: Fit):
         raise RuntimeError("no such file")
 
     found = to_inference_data(replace(of_normal, problem=replace(of_normal.problem, pair=as_pair(broken))))
-    assert set(found.groups()) == {"posterior", "sample_stats"}
+    assert groups(found) == {"posterior", "sample_stats"}
     reasons = {name: text for name, text in found.attrs.items() if name.endswith("_left_out")}
     assert len(reasons) == len(GROUPS) - 2
     assert all("the model fails at" in reason and "no such file" in reason for reason in reasons.values())
@@ -398,7 +407,7 @@ def test_attributes_say_how_the_fit_was_made(of_table: Fit):
     assert attrs["rung"] == "vmap"
     assert attrs["wall_time"] == sum(of_table.info["seconds"].values())
     assert attrs["warnings"].splitlines() == list(of_table.warnings) != []
-    assert attrs["torch_version"] == torch.__version__
+    assert attrs["torch_version"] == version("torch")
     assert attrs["arviz_version"] == az.__version__
 
 
@@ -411,29 +420,15 @@ def test_a_file_gives_back_everything(of_table: Fit, tmp_path: Path):
 
 def test_arviz_1_gets_a_tree_with_the_same_groups(of_table: Fit, tmp_path: Path):
     found = to_inference_data(of_table)
-    groups = {group: found[group] for group in found.groups()}
-    tree = wrap(groups, describe(of_table), arviz="1.2.0")
+    datasets = {group: dataset(found, group) for group in groups(found)}
+    tree = wrap(datasets, describe(of_table), arviz="1.2.0")
     assert isinstance(tree, xr.DataTree)
     assert set(tree.children) == set(GROUPS)
     assert tree.attrs == describe(of_table)
     tree.to_netcdf(tmp_path / "tree.nc", engine="h5netcdf")
     with xr.open_datatree(tmp_path / "tree.nc", engine="h5netcdf") as back:
         xr.testing.assert_identical(back.load(), tree)
-    assert isinstance(wrap(groups, {}), az.InferenceData if version("arviz") < "1" else xr.DataTree)
-
-
-def from_file(found: az.InferenceData, folder: Path) -> az.InferenceData:
-    path = str(folder / "fit.nc")
-    found.to_netcdf(path, engine="h5netcdf")
-    with az.rc_context({"data.load": "eager"}):
-        return az.from_netcdf(path, engine="h5netcdf")
-
-
-def assert_same(back: az.InferenceData, found: az.InferenceData) -> None:
-    assert set(back.groups()) == set(found.groups())
-    assert back.attrs == found.attrs
-    for group in found.groups():
-        xr.testing.assert_identical(back[group], found[group])
+    assert is_export(wrap(datasets, {}))
 
 
 def test_arviz_works_on_the_export(of_normal: Fit):
@@ -441,9 +436,9 @@ def test_arviz_works_on_the_export(of_normal: Fit):
     loo = az.loo(found)
     assert loo.n_data_points == 40
     # Two parameters, each counting for about one: Gelman, Hwang, Vehtari (2014), section 3.
-    assert 1 < loo.p_loo < 3
+    assert 1 < effective_parameters(loo) < 3
     assert list(az.summary(found).index) == ["mean", "scale"]
-    assert az.plot_trace(found).shape == (2, 2)
+    assert traced(found) == {"mean", "scale"}
 
 
 def test_arviz_works_on_the_export_of_a_table(of_table: Fit):
@@ -453,7 +448,7 @@ def test_arviz_works_on_the_export_of_a_table(of_table: Fit):
         warnings.filterwarnings("ignore", "Estimated shape parameter of Pareto")
         assert az.loo(found).n_data_points == 29
     assert "covariance[real, count]" in az.summary(found, var_names=["mean", "scale", "covariance"]).index
-    assert az.plot_trace(found, var_names=["mean"]).shape == (1, 2)
+    assert traced(found, ["mean"]) == {"mean"}
 
 
 def test_export_leaves_the_random_state(of_table: Fit):

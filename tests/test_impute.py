@@ -3,7 +3,7 @@
 import itertools
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -467,15 +467,27 @@ def test_a_users_pair_is_treated_like_ours() -> None:
     pd.testing.assert_frame_equal(impute(theirs, new).mean, impute(ours, new).mean, check_exact=True)
 
 
-@pytest.mark.parametrize("observe", [as_if_complete, cell_by_cell])
-def test_a_model_that_does_not_tell_its_missing_cells_cannot_complete(
-    observe: Callable[[Tensor, Tensor, Tensor, Tensor], None],
-) -> None:
+def test_a_model_that_takes_missing_cells_for_observed_ones_cannot_complete() -> None:
     frame = mixed_table()[["score", "ratio"]]
-    result = quick(UsersPair(infer_schema(frame), observe), frame)
-    with pytest.raises(ModelError, match="the model does not say which cells are missing"):
+    result = quick(UsersPair(infer_schema(frame), as_if_complete), frame)
+    message = (
+        r"columns \['score', 'ratio'\] have missing cells: the model does not say which cells are missing"
+    )
+    with pytest.raises(ModelError, match=message):
         impute(result)
     assert len(predict(result, num_draws=2)) == 2 * len(frame)
+    complete = frame.dropna()
+    pd.testing.assert_frame_equal(next(impute(result, complete).frames), complete, check_exact=True)
+
+
+def test_a_model_that_masks_a_part_of_the_missing_cells_cannot_complete() -> None:
+    frame = mixed_table()[["score", "ratio"]]
+    result = quick(UsersPair(infer_schema(frame), cell_by_cell), frame)
+    mask = result.data["mask"].clone()
+    mask[torch.tensor(frame["ratio"].isna().to_numpy()).nonzero()[0], 1] = True
+    wrong = replace(result, problem=replace(result.problem, data={**result.data, "mask": mask}))
+    with pytest.raises(ModelError, match="column 'ratio', site 'cells': missing cells are observed: the mod"):
+        impute(wrong)
 
 
 def test_predictions_of_several_sites_are_no_table() -> None:
@@ -489,12 +501,15 @@ def test_predictions_of_several_sites_are_no_table() -> None:
 # Arguments
 
 
-def test_a_fit_to_tensors_has_no_table_to_complete(mixed: TableFit) -> None:
+def test_a_fit_to_tensors_takes_tensors_and_returns_them(mixed: TableFit) -> None:
     frame, result = mixed
-    to_tensors = quick(result.pair, result.schema.encode(frame))
+    entries = result.schema.encode(frame)
+    to_tensors = quick(result.pair, entries)
+    completed = impute(to_tensors, num_draws=3)
+    assert list(completed) == ["x"]
+    assert completed["x"].shape == (3, *entries["x"].shape)
+    assert torch.equal(completed["x"][:, entries["mask"]], entries["x"][entries["mask"]].expand(3, -1))
     for no_table in (to_tensors, function_fit()):
-        with pytest.raises(ModelError, match=r"no table to complete: it was given tensors\. fit a pair"):
-            impute(no_table)
         for verb in (impute, predict):
             with pytest.raises(DataError, match=r"the fit takes a dictionary .*: got DataFrame"):
                 verb(no_table, frame)

@@ -1,5 +1,6 @@
 import json
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,17 +13,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyrolatent.errors import ArgumentError, DataError, ModelError, StoreError
+from pyrolatent.errors import ArgumentError, DataError, FitWarning, ModelError, StoreError
 from pyrolatent.export import to_inference_data
+from pyrolatent.fit import fit
 from pyrolatent.impute import impute
+from pyrolatent.infer.importance import ImportanceSampling
+from pyrolatent.infer.laplace import Laplace
+from pyrolatent.infer.method import Method
+from pyrolatent.infer.svi import SVI
 from pyrolatent.models.mvn import BayesianMVN
-from pyrolatent.pair import Model, Pair
+from pyrolatent.objectives import elbo, iwae
+from pyrolatent.pair import Model, Pair, as_pair
 from pyrolatent.predict import predict
 from pyrolatent.result import Fit
 from pyrolatent.schema import Schema
 from pyrolatent.store import FIT, FRAME, SUMS, TENSORS, digest, load, save
 from pyrolatent.summary import summary
 from tests.small_fits import completed, function_fit, holed_table, line, table_fit
+from tests.user_pairs import VAE, regression, regression_data, vae
 
 
 def equal(found: Any, expected: Any) -> bool:
@@ -37,9 +45,12 @@ def equal(found: Any, expected: Any) -> bool:
 
 
 def check_results(found: Fit, expected: Fit) -> None:
-    for name in ("samples", "sample_stats", "diagnostics", "info"):
+    for name in ("samples", "sample_stats", "diagnostics", "info", "losses", "params", "state"):
         assert equal(getattr(found, name), getattr(expected, name)), name
     assert (found.method, found.warnings) == (expected.method, expected.warnings)
+    assert (found.weights is None) == (expected.weights is None)
+    if found.weights is not None and expected.weights is not None:
+        assert equal(vars(found.weights), vars(expected.weights))
     for name in ("layout", "latents", "observed", "deterministics", "factors", "parameters", "rows"):
         assert getattr(found.sites, name) == getattr(expected.sites, name), name
     for name in ("seed", "dtype", "device", "compile"):
@@ -48,7 +59,9 @@ def check_results(found: Fit, expected: Fit) -> None:
 
 def test_these_tests_compare_all_there_is() -> None:
     compared = {"samples", "sample_stats", "diagnostics", "info", "method", "warnings", "sites", "problem"}
-    assert {field.name for field in fields(Fit)} == compared
+    compared |= {"losses", "params", "state", "weights"}
+    found_again = {"parameters", "guide"}  # from the model
+    assert {field.name for field in fields(Fit)} == compared | found_again
 
 
 def test_a_fit_to_a_table_comes_back(tmp_path: Path) -> None:
@@ -97,6 +110,51 @@ def test_a_fit_can_be_saved_again_without_its_function(tmp_path: Path) -> None:
     save(load(tmp_path / "first"), tmp_path / "second")
     for name in (FIT, TENSORS, SUMS):
         assert digest(tmp_path / "first" / name) == digest(tmp_path / "second" / name)
+
+
+def quick(model: Any, data: dict[str, Any], method: Method, **options: Any) -> Fit:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        return fit(model, data, method, seed=3, progress=False, **options)
+
+
+@pytest.mark.parametrize("method", [Laplace(num_draws=100), ImportanceSampling(num_draws=200)])
+def test_weights_come_back(tmp_path: Path, method: Method) -> None:
+    first = quick(regression, regression_data(), method)
+    save(first, tmp_path / "run")
+    check_results(load(tmp_path / "run", model=regression), first)
+
+
+def test_a_network_comes_back_with_what_it_learnt(tmp_path: Path) -> None:
+    user = vae()
+    method = SVI(iwae(3), num_steps=30, batch_size=16, num_draws=4, num_refits=2)
+    first = quick(user.model, user.data, method, guide=user.guide)
+    save(first, tmp_path / "run")
+    fresh = vae()
+    found = load(tmp_path / "run", model=as_pair(fresh.model, fresh.guide))
+    check_results(found, first)
+    # the weights lie elsewhere in memory, so that sums may be rounded otherwise
+    torch.testing.assert_close(predict(found, num_draws=4), predict(first, num_draws=4))
+    unread = load(tmp_path / "run")
+    check_results(unread, first)
+    save(unread, tmp_path / "second")
+    check_results(load(tmp_path / "second", model=as_pair(fresh.model, fresh.guide)), first)
+    small = VAE(hidden=3)
+    with pytest.raises(ModelError, match=r"not the one that was fitted: it learns"):
+        load(tmp_path / "run", model=as_pair(small.model, small.guide))
+
+
+def test_a_loss_of_the_users_comes_back_as_its_name(tmp_path: Path) -> None:
+    method = SVI(plain_loss, num_steps=20, optimizer=torch.optim.SGD, lr=1e-4)
+    first = quick(regression, regression_data(), method)
+    save(first, tmp_path / "run")
+    found = load(tmp_path / "run").method
+    assert found.objective == "tests.test_store.plain_loss"
+    assert found.optimizer is torch.optim.SGD
+
+
+def plain_loss(pair: Pair, data: Any, noise: Any, step: Tensor) -> Tensor:
+    return elbo()(pair, data, noise, step)
 
 
 class OtherPair(Pair):
@@ -215,10 +273,10 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     save(function_fit(), tmp_path / "run")
     file, sums = tmp_path / "run" / FIT, tmp_path / "run" / SUMS
     before = digest(file)
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 2}))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 1}))
     sums.write_text(sums.read_text().replace(before, digest(file)))
     with pytest.raises(
-        StoreError, match="saved by another version: its format is 2, and this version reads 1"
+        StoreError, match="saved by another version: its format is 1, and this version reads 2"
     ):
         load(tmp_path / "run")
 

@@ -8,6 +8,8 @@ Plain functions of tensors and constants that know nothing of this package, call
 - `GRADIENT_BAR`: the shapes of density that a user brings: small and hierarchical, tall data, a
   Cholesky factorisation, a long Python loop, a correlation matrix, a support that depends on another
   site.
+- `RUNG_BAR`: what people write Pyro for, each in the way that comes to mind first: on every rung of the
+  ladder it has the same density.  States and arms are discrete latents, summed out.
 - `mvn`: the Bayesian multivariate normal with LKJ prior, without this package's version of it.
 """
 
@@ -189,6 +191,154 @@ def dependent_support_data() -> Data:
     return {"choice": torch.tensor([0, 1, 2, 1, 2, 0, 2, 1, 2, 0, 2, 1])}
 
 
+# The rung bar
+
+
+def hierarchical_centred(y: Tensor, x: Tensor, group: Tensor, num_groups: int) -> None:
+    mean = pyro.sample("mean", dist.Normal(0.0, 2.0))
+    spread = pyro.sample("spread", dist.HalfNormal(1.0))
+    slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+    noise = pyro.sample("noise", dist.HalfNormal(1.0))
+    with pyro.plate("groups", num_groups):
+        intercept = pyro.sample("intercept", dist.Normal(mean, spread))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(intercept[group] + slope * x, noise), obs=y)
+
+
+def hierarchical_non_centred(y: Tensor, x: Tensor, group: Tensor, num_groups: int) -> None:
+    mean = pyro.sample("mean", dist.Normal(0.0, 2.0))
+    spread = pyro.sample("spread", dist.HalfNormal(1.0))
+    slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+    noise = pyro.sample("noise", dist.HalfNormal(1.0))
+    with pyro.plate("groups", num_groups):
+        shift = pyro.sample("shift", dist.Normal(0.0, 1.0))
+        intercept = pyro.deterministic("intercept", mean + spread * shift)
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(intercept[group] + slope * x, noise), obs=y)
+
+
+def hierarchical_data() -> Data:
+    noise = torch.Generator().manual_seed(6)
+    group, x = torch.arange(60) % 8, _normal(60, noise=noise)
+    y = (1.0 + 0.8 * _normal(8, noise=noise))[group] + 0.5 * x + 0.3 * _normal(60, noise=noise)
+    return {"y": y, "x": x, "group": group, "num_groups": 8}
+
+
+def poisson_regression(x: Tensor, count: Tensor) -> None:
+    intercept = pyro.sample("intercept", dist.Normal(0.0, 2.0))
+    slopes = pyro.sample("slopes", dist.Normal(0.0, 1.0).expand([x.shape[1]]).to_event(1))
+    with pyro.plate("data", len(x)):
+        pyro.sample("count", dist.Poisson((intercept + x @ slopes).exp()), obs=count)
+
+
+def poisson_regression_data() -> Data:
+    noise = torch.Generator().manual_seed(7)
+    x = _normal(80, 3, noise=noise)
+    rate = (0.5 + x @ torch.tensor([0.4, -0.3, 0.2], dtype=torch.float64)).exp()
+    return {"x": x, "count": torch.poisson(rate, generator=noise)}
+
+
+def ar5_short_data() -> Data:
+    return {"y": ar5_loop_data()["y"][:45]}
+
+
+def hidden_markov(y: Tensor) -> None:
+    transition = pyro.sample("transition", dist.Dirichlet(torch.ones(2, 2)).to_event(1))
+    location = pyro.sample("location", dist.Normal(0.0, 2.0).expand([2]).to_event(1))
+    scale = pyro.sample("scale", dist.HalfNormal(1.0))
+    state = 0
+    for t in pyro.markov(range(len(y))):
+        state = pyro.sample(f"state_{t}", dist.Categorical(transition[state]))
+        pyro.sample(f"y_{t}", dist.Normal(location[state], scale), obs=y[t])
+
+
+def hidden_markov_data() -> Data:
+    noise = torch.Generator().manual_seed(8)
+    return {"y": torch.tensor([-1.0] * 8 + [1.5] * 7 + [-1.0] * 5) + 0.5 * _normal(20, noise=noise)}
+
+
+def mixture(y: Tensor) -> None:
+    shares = pyro.sample("shares", dist.Dirichlet(torch.ones(3)))
+    location = pyro.sample("location", dist.Normal(0.0, 3.0).expand([3]).to_event(1))
+    scale = pyro.sample("scale", dist.LogNormal(0.0, 0.5))
+    with pyro.plate("data", len(y)):
+        arm = pyro.sample("arm", dist.Categorical(shares))
+        pyro.sample("y", dist.Normal(location[arm], scale), obs=y)
+
+
+def mixture_data() -> Data:
+    noise = torch.Generator().manual_seed(9)
+    arm = torch.arange(60) % 3
+    return {"y": torch.tensor([-3.0, 0.0, 2.5])[arm] + 0.6 * _normal(60, noise=noise)}
+
+
+def ordinal(x: Tensor, grade: Tensor, num_grades: int) -> None:
+    slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+    spaced = dist.Normal(torch.zeros(num_grades - 1), 2.0).to_event(1)
+    cutpoints = pyro.sample(
+        "cutpoints", dist.TransformedDistribution(spaced, [dist.transforms.OrderedTransform()])
+    )
+    with pyro.plate("data", len(x)):
+        pyro.sample("grade", dist.OrderedLogistic(slope * x, cutpoints), obs=grade)
+
+
+def ordinal_data() -> Data:
+    noise = torch.Generator().manual_seed(10)
+    x = _normal(70, noise=noise)
+    latent = 0.8 * x + torch.logit(_uniform(70, noise=noise))
+    return {"x": x, "grade": torch.bucketize(latent, torch.tensor([-1.0, 0.0, 1.5])), "num_grades": 4}
+
+
+def horseshoe(x: Tensor, y: Tensor) -> None:
+    overall = pyro.sample("overall", dist.HalfCauchy(1.0))
+    local = pyro.sample("local", dist.HalfCauchy(1.0).expand([x.shape[1]]).to_event(1))
+    weights = pyro.sample("weights", dist.Normal(0.0, overall * local).to_event(1))
+    noise = pyro.sample("noise", dist.HalfNormal(1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(x @ weights, noise), obs=y)
+
+
+def horseshoe_data() -> Data:
+    noise = torch.Generator().manual_seed(11)
+    x = _normal(50, 8, noise=noise)
+    return {"x": x, "y": 2.0 * x[:, 0] - x[:, 3] + 0.5 * _normal(50, noise=noise)}
+
+
+def zero_inflated(x: Tensor, count: Tensor) -> None:
+    gate = pyro.sample("gate", dist.Beta(1.0, 1.0))
+    intercept = pyro.sample("intercept", dist.Normal(0.0, 1.0))
+    slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        rate = (intercept + slope * x).exp()
+        pyro.sample("count", dist.ZeroInflatedPoisson(rate, gate=gate), obs=count)
+
+
+def zero_inflated_data() -> Data:
+    noise = torch.Generator().manual_seed(12)
+    x = _normal(80, noise=noise)
+    count = torch.poisson((0.7 + 0.4 * x).exp(), generator=noise)
+    return {"x": x, "count": count * (_uniform(80, noise=noise) > 0.3)}
+
+
+def censored_survival(x: Tensor, time: Tensor, died: Tensor) -> None:
+    intercept = pyro.sample("intercept", dist.Normal(0.0, 2.0))
+    slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+    shape = pyro.sample("shape", dist.Gamma(2.0, 1.0))
+    with pyro.plate("data", len(x)):
+        scale = (intercept + slope * x).exp()
+        with pyro.poutine.mask(mask=died):
+            pyro.sample("time", dist.Weibull(scale, shape), obs=time)
+        with pyro.poutine.mask(mask=~died):
+            pyro.factor("survived", -((time / scale) ** shape))
+
+
+def censored_survival_data() -> Data:
+    noise = torch.Generator().manual_seed(13)
+    x = _normal(60, noise=noise)
+    time = (0.5 + 0.4 * x).exp() * (-_uniform(60, noise=noise).log()) ** (1 / 1.5)
+    return {"x": x, "time": time.clamp(max=2.0), "died": time < 2.0}
+
+
 # The multivariate normal
 
 
@@ -224,6 +374,21 @@ GRADIENT_BAR: dict[str, UserModel] = {
     "ar5_loop": (ar5_loop, ar5_loop_data),
     "random_slopes": (random_slopes, random_slopes_data),
     "dependent_support": (dependent_support, dependent_support_data),
+}
+RUNG_BAR: dict[str, UserModel] = {
+    "hierarchical_centred": (hierarchical_centred, hierarchical_data),
+    "hierarchical_non_centred": (hierarchical_non_centred, hierarchical_data),
+    "logistic": (logistic, logistic_data),
+    "poisson": (poisson_regression, poisson_regression_data),
+    "gp_regression": (gp_regression, gp_regression_data),
+    "autoregression": (ar5_loop, ar5_short_data),
+    "hidden_markov": (hidden_markov, hidden_markov_data),
+    "mixture": (mixture, mixture_data),
+    "ordinal": (ordinal, ordinal_data),
+    "random_slopes": (random_slopes, random_slopes_data),
+    "horseshoe": (horseshoe, horseshoe_data),
+    "zero_inflated": (zero_inflated, zero_inflated_data),
+    "censored_survival": (censored_survival, censored_survival_data),
 }
 MVN: UserModel = (mvn, mvn_data)
 

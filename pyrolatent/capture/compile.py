@@ -67,7 +67,7 @@ def capture(function: Callable[..., Any], *examples: Tensor) -> Graph:
 
     module = make_fx(traced)(*examples)
     if any(mutates(node) for node in calls(module)):
-        module = make_fx(functionalize(traced, remove="mutations"))(*examples)
+        module = make_fx(functionalize(module, remove="mutations"))(*examples)
     if not any(mutates(node) for node in calls(module)):
         clean_up(module)
     return Graph(module, module, False)

@@ -12,6 +12,7 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 PARALLEL_NUMEL = 2**23  # numbers in a tensor from which several threads are worth waiting for each other
 
@@ -23,6 +24,8 @@ def model_context(dtype: torch.dtype, device: torch.device, *, validate: bool = 
     with contextlib.ExitStack() as stack:
         stack.enter_context(pyro.get_param_store().scope())
         stack.enter_context(pyro.validation_enabled(validate))
+        if not validate:
+            stack.enter_context(no_sample_checks())
         if device.type != "cpu":
             stack.enter_context(device)
         torch.set_default_dtype(dtype)
@@ -30,6 +33,21 @@ def model_context(dtype: torch.dtype, device: torch.device, *, validate: bool = 
             yield
         finally:
             torch.set_default_dtype(previous)
+
+
+@contextlib.contextmanager
+def no_sample_checks() -> Iterator[None]:
+    """Let distributions made before the fit, which carry a switch of their own, check nothing either."""
+    checks = Distribution._validate_sample
+    Distribution._validate_sample = unchecked  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Distribution._validate_sample = checks  # type: ignore[method-assign]
+
+
+def unchecked(distribution: Distribution, value: Tensor) -> None:
+    """Take every value."""
 
 
 @contextlib.contextmanager

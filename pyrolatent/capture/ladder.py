@@ -3,12 +3,13 @@
 Rungs, from fast to slow; each gives the same numbers:
 
 - `vmap`: all points in one captured graph of tensor operations.
+- `shim`: the same, for code that writes in place (`capture.shim`).
 - `points`: one captured graph, run point by point; for code that `vmap` refuses.
 - `eager`: the Pyro code itself, point by point; for code whose course depends on latent values.
 
 Code that reads a latent value into Python or NumPy must never be captured: the value of the
-example would be baked in silently.  So a graph of one point is tried only where `vmap` refused for
-a reason known to be harmless, and `modes.ReadValues` watches while it is traced.
+example would be baked in silently.  So a lower rung is tried only where the one above refused for a
+reason known to be harmless, and `modes.ReadValues` watches while it is traced.
 """
 
 from collections.abc import Callable
@@ -20,13 +21,24 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from pyrolatent.capture.compile import Graph, capture
-from pyrolatent.capture.modes import ReadsLatentError
+from pyrolatent.capture.shim import writable
 from pyrolatent.errors import ModelError
 
 Point = Callable[[Tensor], Tensor]
-Rung = Literal["vmap", "points", "eager"]
+Rung = Literal["vmap", "shim", "points", "eager"]
 
-HARMLESS = ("inplace arithmetic", "in-place", "Batching rule not implemented")
+# What `vmap` says where it refuses to write in place, or does not know an operation.
+HARMLESS = (
+    "is not possible because there exists a Tensor `other`",
+    "inplace arithmetic",
+    "in-place",
+    "doesn't match the broadcast shape",
+    "Batching rule not implemented",
+)
+# What it says of `x[mask] = 0`; but also where a shape follows from a mask, which only the shim's run tells.
+MASKS = "indexing with a boolean mask"
+# Rung -> why the one above it may have refused.
+CAPTURED: dict[Rung, tuple[str, ...]] = {"vmap": (), "shim": (*HARMLESS, MASKS), "points": HARMLESS}
 AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}  # relative, captured against eager
 MAX_POINTS = 128  # points in one vmapped run of uncaptured code
 
@@ -48,15 +60,21 @@ class Batched:
             return stack([self.graph(flat)(flat) for flat in position])
         return self.graph(position)(position)
 
+    @property
+    def vectorised(self) -> bool:
+        """True where all points run in one graph."""
+        return is_vectorised(self.rung)
+
     def function(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, not captured, for tracing into a larger graph on the top rung."""
-        return vmap(value_and_gradient(self.point))(position)
+        """The same, not captured, for tracing into a larger graph where all points run in one."""
+        point = writable(self.point) if self.rung == "shim" else self.point
+        return vmap(value_and_gradient(point))(position)
 
     def graph(self, example: Tensor) -> Graph:
         """Return the captured graph for inputs of this shape, capturing it the first time."""
-        size = len(example) if self.rung == "vmap" else 1
+        size = len(example) if self.vectorised else 1
         if size not in self.graphs:
-            function = self.function if self.rung == "vmap" else value_and_gradient(self.point)
+            function = self.function if self.vectorised else value_and_gradient(self.point)
             self.graphs[size] = capture(function, example)
         return self.graphs[size]
 
@@ -77,21 +95,25 @@ def climb(point: Point, plain: Point, examples: Tensor) -> Batched:
             why="something in it is drawn at random outside of pyro.sample, or hidden by poutine.block",
             remedy="draw it with pyro.sample, or once before the fit",
         )
-    reason = ""
-    for rung in ("vmap", "points"):
+    reason = refusal = ""
+    for rung, harmless in CAPTURED.items():
+        if refusal and not any(words in refusal for words in harmless):
+            continue
         batched = Batched(point, rung, reason)
         try:
             found = batched(examples)
         except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-            reason = f"{rung}: {first_line(error)}"
-            if isinstance(error, ReadsLatentError) or not any(words in str(error) for words in HARMLESS):
-                break
+            reason, refusal = f"{rung}: {first_line(error)}", str(error)
             continue
         if agree(found, expected):
             return batched
-        reason = f"{rung}: its numbers differ from eager ones"
-        break
+        reason = refusal = f"{rung}: its numbers differ from eager ones"
     return replace(eager, reason=reason)
+
+
+def is_vectorised(rung: Rung) -> bool:
+    """True for the rungs on which all points run in one graph."""
+    return rung in ("vmap", "shim")
 
 
 def agree(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> bool:
@@ -106,8 +128,8 @@ def map_points(function: Callable[[Any], dict[str, Tensor]], points: Any, rung: 
 
     `points` is a tensor or a dictionary of them.
     """
-    if rung == "vmap":
-        return vmap(function, chunk_size=MAX_POINTS)(points)
+    if is_vectorised(rung):
+        return vmap(writable(function) if rung == "shim" else function, chunk_size=MAX_POINTS)(points)
     if isinstance(points, dict):
         points = [dict(zip(points, row, strict=True)) for row in zip(*points.values(), strict=True)]
     results = [function(point) for point in points]

@@ -18,7 +18,7 @@ from pyrolatent.errors import ArgumentError
 from pyrolatent.infer.method import Method
 from pyrolatent.infer.progress import progress_bar
 from pyrolatent.infer.sampler import Draws, Sampler, flat_covariance
-from pyrolatent.infer.start import ADAM_STEPS, MAX_ASCENT
+from pyrolatent.infer.start import ADAM_STEPS, MAX_ASCENT, starting_draws
 from pyrolatent.kernels.leapfrog import leapfrog_step
 from pyrolatent.result import Compile, Fit, Problem
 from pyrolatent.seeds import generator
@@ -78,7 +78,8 @@ class HMC(Method):
             random = generator(problem.seed, "hmc", device=problem.device)
             sampler = Sampler(density, step, random, bar)
             clock.lap("capture")
-            tuned = sampler.warm_up(chains, superchain, warmup)
+            earlier = None if problem.start is None else starting_draws(density, problem.start)
+            tuned = sampler.warm_up(chains, superchain, warmup, earlier)
             clock.lap("warmup")
             draws = sampler.draw(tuned, num_draws)
             clock.lap("sampling")
@@ -122,7 +123,7 @@ class Clock:
 
 def default_chains(density: LogDensity) -> int:
     """64 in one graph, 4 on slower rungs, fewer where the rows of all chains would not fit."""
-    if density.rung != "vmap":
+    if not density.batched.vectorised:
         return 4
     sites = density.sites
     cells = max(
@@ -134,8 +135,8 @@ def default_chains(density: LogDensity) -> int:
 
 
 def leapfrog_graph(density: LogDensity, num_chains: int, compile: Compile, planned: int) -> Graph | None:
-    """Return one leapfrog step of all chains as a graph, or None where the model is not on the top rung."""
-    if density.rung != "vmap":
+    """Return one leapfrog step of all chains as a graph, or None where they run one by one."""
+    if not density.batched.vectorised:
         return None
     position = torch.zeros(num_chains, density.dim)
     step = leapfrog_step(density.batched.function)
@@ -192,9 +193,9 @@ def extreme(values: dict[str, Tensor], *, largest: bool) -> tuple[str, float]:
 def slowness(density: LogDensity, compile: Compile) -> tuple[str, ...]:
     """Return why a fit ran slower than it could have, each with what to do."""
     found = []
-    if density.rung != "vmap":
+    if not density.batched.vectorised:
         found.append(
-            f"The chains ran one by one, which is slow ({density.batched.reason}). Write the model without "
+            f"The model ran at points one by one, which is slow ({density.batched.reason}). Write it without "
             "assignments into tensors and without Python control flow on latent values."
         )
     if compile is True and not has_compiler():

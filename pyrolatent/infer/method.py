@@ -10,6 +10,7 @@ class Method(abc.ABC):
     """Settings of an inference method."""
 
     uses_guide: ClassVar[bool] = False
+    learns: ClassVar[bool] = False  # whether it fits learnable parameters
 
     @abc.abstractmethod
     def run(self, problem: Problem) -> Fit:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyrolatent.capture.density import LogDensity
-from pyrolatent.infer.start import ascend, starting_points
+from pyrolatent.infer.start import ascend, begin_at, starting_points
 from pyrolatent.kernels.adaptation import (
     MAX_DENSE,
     MAX_STEPS,
@@ -63,14 +63,17 @@ class Sampler:
     random: torch.Generator
     bar: "tqdm[None]"
 
-    def warm_up(self, num_chains: int, superchain_size: int, num_warmup: int) -> Tuned:
+    def warm_up(
+        self, num_chains: int, superchain_size: int, num_warmup: int, start: Tensor | None = None
+    ) -> Tuned:
         """Return chains that have found the posterior, and their tuning.
 
         In the first half each chain has a step size of its own, so that one in a steep place can
         leave it without slowing the others down; then they share one.  Whenever metric and path are
-        learnt anew, chains that are lost restart from where others are.
+        learnt anew, chains that are lost restart from where others are.  `start (S, D)` are draws to
+        begin at.
         """
-        tuned = self.first_tuning(num_chains, superchain_size)
+        tuned = self.first_tuning(num_chains, superchain_size, start)
         adaptation = dual_averaging(tuned.step_size)
         refreshes = {round(part * num_warmup) for part in REFRESH}
         window: list[HMCState] = []
@@ -93,11 +96,15 @@ class Sampler:
             self.report("warm-up", num_divergences, tuned)
         return replace(tuned, step_size=adaptation.average_step_size)
 
-    def first_tuning(self, num_chains: int, superchain_size: int) -> Tuned:
-        """Ascend from random points and take the metric from the curvature there."""
-        evaluate = density_of(self.step, flat_covariance(self.density))
-        position = starting_points(self.density, evaluate, num_chains, superchain_size, self.random)
-        position, first = ascend(evaluate, position, superchain_size)
+    def first_tuning(self, num_chains: int, superchain_size: int, draws: Tensor | None = None) -> Tuned:
+        """Ascend from random points and take the metric from the curvature there, or both from `draws`."""
+        flat = flat_covariance(self.density)
+        evaluate = density_of(self.step, flat)
+        if draws is None:
+            position = starting_points(self.density, evaluate, num_chains, superchain_size, self.random)
+            position, first = ascend(evaluate, position, superchain_size)
+        else:
+            position, first = begin_at(evaluate, draws, num_chains, superchain_size, flat)
         state = start(evaluate, position)
         return Tuned(state, first, torch.full_like(state.log_density, self.density.dim**-0.25), PATH_FACTOR)
 

@@ -1,15 +1,17 @@
-"""Where chains begin: a point of finite density, then an ascent."""
+"""Where chains begin: at draws of an earlier fit, or at a point of finite density, then an ascent."""
 
 import torch
 from torch import Tensor
 
 from pyrolatent.capture.density import LogDensity
 from pyrolatent.capture.sites import START_RADIUS
+from pyrolatent.capture.unconstrain import unconstrain
 from pyrolatent.errors import ModelError
-from pyrolatent.kernels.adaptation import MAX_DENSE, hessians, laplace
+from pyrolatent.kernels.adaptation import MAX_DENSE, hessians, laplace, pooled_covariance
 from pyrolatent.kernels.ascent import lbfgs_ascent
 from pyrolatent.kernels.hmc import Metric, metric
 from pyrolatent.kernels.leapfrog import Density
+from pyrolatent.result import Fit
 
 ATTEMPTS = 100
 ADAM_STEPS = 30
@@ -102,3 +104,54 @@ def adam_ascent(evaluate: Density, position: Tensor) -> Tensor:
         free.grad = torch.nan_to_num(gradient)
         optimizer.step()
     return best
+
+
+def starting_draws(density: LogDensity, start: Fit) -> Tensor:
+    """Return the draws of an earlier fit as positions `(S, D)` of this density.
+
+    Raises:
+        ModelError: The fit is of another model, or a draw lies outside the support of its site.
+    """
+    check_same_model(density, start)
+    return unconstrain(density, start.flat_samples())
+
+
+def check_same_model(density: LogDensity, start: Fit) -> None:
+    """Refuse a fit whose latent sites are not those of this density."""
+    latents, samples = start.sites.latents, start.samples
+    given = {name: tuple(draws.shape[2:]) for name, draws in samples.items() if name in latents}
+    expected = {name: tuple(site.shape) for name, site in density.sites.latents.items()}
+    if given != expected:
+        raise ModelError(
+            "the fit to start from has other latent sites",
+            why=f"draws of {given}, where this model has {expected}",
+            remedy="start from a fit of the same model to as many rows",
+        )
+
+
+def spaced(draws: Tensor, number: int) -> Tensor:
+    """Return `number` evenly spaced ones of `draws (S, D)`, some of them twice where there are fewer."""
+    index = torch.linspace(0, len(draws) - 1, number, dtype=torch.float64).round().long()
+    return draws[index.to(draws.device)]
+
+
+def begin_at(
+    evaluate: Density, draws: Tensor, num_chains: int, superchain_size: int, flat: Tensor
+) -> tuple[Tensor, Metric]:
+    """Return where chains begin, each superchain at one of `draws (S, D)`, and their metric.
+
+    `flat` is a covariance of scale 1, dense or diagonal as the metric is to be.
+
+    Raises:
+        ModelError: The density is not finite at a draw.
+    """
+    position = spaced(draws, num_chains // superchain_size).repeat_interleave(superchain_size, 0)
+    value, gradient = evaluate(position)
+    possible = value.isfinite() & gradient.isfinite().all(-1)
+    if not possible.all():
+        raise ModelError(
+            "the density of the model is not finite at draws of the fit to start from",
+            why=f"{int((~possible).sum())} of {num_chains} chains",
+            remedy="leave start out, or start from a fit to the same data",
+        )
+    return position, metric(pooled_covariance(draws, flat))

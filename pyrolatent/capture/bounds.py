@@ -1,0 +1,158 @@
+"""Guide and model run together: what every variational bound is made of.
+
+The guide draws, and the model runs with its latent sites at what the guide drew.  A run can also be
+still: it draws nothing, and each site without a given value stands at a fixed point of its support.
+Still runs tell how sites and plates are arranged without touching the noise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from pyro.distributions.util import is_identically_zero, scale_and_mask
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions.transforms import Transform
+
+from pyrolatent.capture.matching import check_match
+from pyrolatent.capture.sites import START_RADIUS, Message, SuppliedSites, is_deterministic
+from pyrolatent.errors import ModelError
+from pyrolatent.pair import Model, Pair
+
+Data = Mapping[str, Any]
+Messages = Mapping[str, Message]
+Values = Mapping[str, Tensor]
+
+
+@final
+@dataclass(frozen=True)
+class PairRun:
+    """The sites of one run of guide and model, without plates and deterministics."""
+
+    guide: Messages
+    model: Messages
+
+    @property
+    def max_plate_nesting(self) -> int:
+        """Dimensions, counted from the right, that the plates of guide and model use."""
+        messages = (*self.guide.values(), *self.model.values())
+        frames = (frame for message in messages for frame in message["cond_indep_stack"])
+        return -min((frame.dim for frame in frames if frame.vectorized), default=0)
+
+
+@final
+class StillSites(SuppliedSites):
+    """Sets the sites named in `values`, and every other one to a fixed point of its support."""
+
+    def __init__(self, values: Values) -> None:
+        super().__init__()
+        self.values = values
+
+    def free_value(self, name: str, transform: Transform, shape: torch.Size) -> Tensor:
+        free = transform.inverse_shape(shape)
+        return torch.linspace(-START_RADIUS, START_RADIUS, free.numel()).reshape(free)
+
+    def _pyro_sample(self, message: Message) -> None:
+        if message["name"] in self.values and not message["is_observed"]:
+            message["value"] = self.values[message["name"]]
+            message["done"] = True
+        else:
+            super()._pyro_sample(message)
+
+
+@final
+class RecordedSites(Messenger):
+    """Keeps the message of every sample site, plates included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: dict[str, Message] = {}
+
+    def _pyro_post_sample(self, message: Message) -> None:
+        name = message["name"]
+        if message["infer"].get("_do_not_trace"):  # as Pyro's own trace: the helper of a reparameterisation
+            return
+        if name in self.messages and not site_is_subsample(message):
+            raise ModelError("two sites share one name", where=f"site {name!r}", remedy="rename one")
+        self.messages[name] = message.copy()
+
+
+def check_guide(pair: Pair, data: Data) -> None:
+    """Refuse a guide whose sites do not match the model's; draws nothing.
+
+    Raises:
+        ModelError: A site is missing, unknown, observed by the model, or has another shape.
+    """
+    check_match(terms(still(guide_of(pair), data, {})), terms(still(pair.model, data, {})))
+
+
+def run_pair(pair: Pair, data: Data, given: Values | None = None) -> PairRun:
+    """Run the guide, then the model at its values.
+
+    With `given` the run is still, and sites of the guide take these values where they are named.
+
+    Raises:
+        ModelError: The pair has no guide, or the sites of guide and model do not match.
+    """
+    guide = guide_of(pair)
+    drawn = recorded(guide, data) if given is None else still(guide, data, given)
+    values = {n: m["value"] for n, m in drawn.items() if not m["infer"].get("is_auxiliary")}
+    found = PairRun(terms(drawn), terms(still(pair.model, data, values)))
+    check_match(found.guide, found.model)
+    return found
+
+
+def guide_of(pair: Pair) -> Model:
+    """Return the guide of a pair that must have one."""
+    if pair.guide is None:
+        raise ModelError("the pair has no guide", remedy="pass one with guide=...")
+    return pair.guide
+
+
+def recorded(program: Model, data: Data) -> Messages:
+    """Run `program(**data)` and return the messages of its sample sites."""
+    with RecordedSites() as sites:
+        program(**data)
+    return sites.messages
+
+
+def still(program: Model, data: Data, values: Values) -> Messages:
+    """The same with its sites at `values`, and those that have none at fixed points."""
+
+    def run(**data: Any) -> None:
+        with StillSites(values):
+            program(**data)
+
+    return recorded(run, data)
+
+
+def terms(messages: Messages) -> Messages:
+    """Return the sites that have a share in the joint density."""
+    return {n: m for n, m in messages.items() if not (site_is_subsample(m) or is_deterministic(m))}
+
+
+def log_prob(message: Message, scale: Any) -> Tensor:
+    """Return the log-probability of a site, `(*batch)` in nats, times `scale` and masked."""
+    elementwise = message["fn"].log_prob(message["value"], *message["args"], **message["kwargs"])
+    return scale_and_mask(elementwise, scale, message["mask"])
+
+
+def log_guide(message: Message, scale: Any) -> Tensor:
+    """The same for a site of a guide, which must be reparameterised.
+
+    Raises:
+        ModelError: The gradient would not flow through its draws.
+    """
+    parts = message["fn"].score_parts(message["value"], *message["args"], **message["kwargs"])
+    if not is_identically_zero(parts.score_function):
+        raise ModelError(
+            "a site of the guide is not reparameterised, so no gradient flows through its draws",
+            where=f"site {message['name']!r}",
+            why=f"{type(message['fn']).__name__} has no pathwise derivative",
+            remedy="leave a discrete site to the model, where few values are summed out exactly; give a "
+            "continuous one a reparameterised distribution (Normal, LogNormal, Gamma, Beta); and give "
+            "pyro.factor has_rsample=True",
+        )
+    return scale_and_mask(parts.log_prob, scale, message["mask"])

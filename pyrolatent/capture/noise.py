@@ -1,0 +1,83 @@
+"""Noise as an input of captured graphs.
+
+A graph traced from code that draws random numbers holds the drawing operations.  Those that depend
+on no input, the base noise of reparameterised sites, are taken out of it and drawn beforehand, in
+the order of the program.  So a captured function gives the numbers that its Python would under the
+same `torch.manual_seed`, whatever compiles it, and it is deterministic: `vmap` runs it at many
+noises at once.  Operations that draw given other values (a Gamma's shape, dropout of activations)
+stay where they are.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, fx
+from torch.func import vmap
+
+from pyrolatent.capture.compile import Graph, calls, capture, is_random
+
+Source = tuple[Callable[..., Tensor], tuple[Any, ...], dict[str, Any]]
+
+
+@final
+@dataclass(frozen=True)
+class NoisyGraph:
+    """A captured function of `inputs` and of noise that `draw` makes: `graph(*inputs, *draw())`."""
+
+    graph: Graph
+    sources: tuple[Source, ...]
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Run with fresh noise from torch's own stream."""
+        return self.graph(*inputs, *self.draw())
+
+    def draw(self) -> list[Tensor]:
+        """Return one set of noise, in the order in which the program drew it."""
+        return [function(*args, **kwargs) for function, args, kwargs in self.sources]
+
+    def draw_many(self, number: int) -> list[Tensor]:
+        """Return `number` sets of noise, each stacked `(number, ...)`."""
+        sets = [self.draw() for _ in range(number)]
+        return [torch.stack(parts) for parts in zip(*sets, strict=True)]
+
+    @property
+    def deterministic(self) -> bool:
+        """True where no operation of the graph draws anything itself."""
+        return not any(is_random(node) for node in calls(self.graph.module))
+
+    def mapped(self, shared: tuple[bool, ...], *examples: Tensor) -> Graph:
+        """Return the graph over a leading axis of all noise and of every input that is not `shared`.
+
+        `examples` are inputs and noise as the result takes them.
+        """
+        axes = tuple(None if same else 0 for same in shared) + (0,) * len(self.sources)
+        return capture(vmap(self.graph.module, in_dims=axes, randomness="different"), *examples)
+
+
+def capture_noisy(function: Callable[..., Any], *examples: Tensor) -> NoisyGraph:
+    """Trace `function`, which may draw random numbers, at the shapes of `examples`."""
+    graph = capture(function, *examples)
+    sources = lift(graph.module)
+    return NoisyGraph(Graph(graph.module, graph.module, compiled=False), tuple(sources))
+
+
+def lift(module: fx.GraphModule) -> list[Source]:
+    """Turn drawing operations of constants into inputs of `module`; return what draws them."""
+    sources: list[Source] = []
+    last = [node for node in module.graph.nodes if node.op == "placeholder"][-1]
+    for node in list(calls(module)):
+        if not is_random(node) or any(source.op != "get_attr" for source in node.all_input_nodes):
+            continue
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda held: getattr(module, held.target))
+        sources.append((node.target, args, kwargs))
+        with module.graph.inserting_after(last):
+            last = module.graph.placeholder(f"noise_{len(sources)}")
+        last.meta = dict(node.meta)
+        node.replace_all_uses_with(last)
+        module.graph.erase_node(node)
+    module.graph.eliminate_dead_code()
+    module.delete_all_unused_submodules()
+    module.recompile()
+    return sources

@@ -1,0 +1,122 @@
+"""Draws of all that is unknown, for verbs that run the model again.
+
+Most sites come from the samples of the fit.  Latents of rows that a guide makes from the rows are
+drawn on demand, for the rows of the fit or for new ones, by sampling importance resampling (Rubin
+1987): of `PARTICLES` draws of the guide one is kept for each row, with probabilities proportional to
+p(x, z) / q(z | x).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from pyrolatent.capture.bounds import log_prob, run_pair
+from pyrolatent.capture.noise import capture_noisy
+from pyrolatent.capture.particles import by_row, check_rows
+from pyrolatent.capture.sites import DATA_PLATE
+from pyrolatent.errors import ModelError
+from pyrolatent.pair import FunctionPair, Pair
+from pyrolatent.result import Fit, evenly_spaced
+from pyrolatent.seeds import generator, seeded
+
+PARTICLES = 50  # draws of the guide of which one is kept
+
+
+@final
+@dataclass(frozen=True)
+class Draws:
+    """Posterior draws that go with the learnt parameters of one refit.
+
+    Attributes:
+        refit: Which; 0 where nothing was learnt.
+        count: Their number S.
+        values: Site -> `(S, *site)`, on the device of the fit.
+    """
+
+    refit: int
+    count: int
+    values: Mapping[str, Tensor]
+
+    def batch(self, start: int, size: int) -> "Draws":
+        """Return at most `size` of the draws, from `start`."""
+        values = {name: value[start : start + size] for name, value in self.values.items()}
+        return Draws(self.refit, min(size, self.count - start), values)
+
+
+def posterior_draws(fit: Fit, num_draws: int, seed: int) -> Iterator[Draws]:
+    """Yield evenly spaced draws of every latent and deterministic site, refit by refit.
+
+    Raises:
+        ModelError: The fit has no draws of some latents, and no guide that makes them.
+    """
+    keep = evenly_spaced(fit.num_draws, num_draws)
+    refits = 1 if fit.parameters is None else len(fit.state["parameters"])
+    for refit in range(refits):
+        of_refit = keep[keep // (fit.num_draws // refits) == refit]
+        values = {n: v.flatten(0, 1)[of_refit].to(fit.problem.device) for n, v in fit.samples.items()}
+        if len(of_refit) and on_demand(fit):
+            with fit.context(refit), seeded(seed, "latents of rows", refit):
+                values |= row_draws(fit, refit, len(of_refit), seed)
+        yield Draws(refit, len(of_refit), values)
+
+
+def on_demand(fit: Fit) -> list[str]:
+    """Return the latents of rows of which the fit keeps no draws.
+
+    Raises:
+        ModelError: They are to be drawn by a guide that the fit does not have, or are not all it draws.
+    """
+    lacking = [name for name in fit.sites.latents if name not in fit.samples]
+    local = [name for name in lacking if DATA_PLATE in fit.sites.latents[name].plates]
+    if lacking and (fit.pair.guide is None or local != list(fit.sites.latents)):
+        raise ModelError(
+            "the fit holds no draws of some latents",
+            where=f"sites {lacking}",
+            why="only a guide whose sites all belong to rows draws them on demand",
+        )
+    return local
+
+
+def row_draws(fit: Fit, refit: int, number: int, seed: int) -> dict[str, Tensor]:
+    """Return `number` draws of the latents of rows `(number, *site)`, given their rows."""
+    if fit.parameters is None or fit.pair.guide is None:
+        return {}
+    flat = fit.state["parameters"][refit]
+    pair = FunctionPair(fit.parameters.bound(fit.pair.model, flat), fit.parameters.bound(fit.pair.guide, flat))
+    names = on_demand(fit)
+
+    def particle(unused: Tensor) -> list[Tensor]:
+        log_weight, values = weighted(pair, fit.data)
+        return [log_weight, *(values[name] for name in names)]
+
+    noisy = capture_noisy(particle, torch.zeros((), device=fit.problem.device))
+    random = generator(seed, "resampling", refit, device=fit.problem.device)
+    zero = torch.zeros((), device=fit.problem.device)
+    many = noisy.mapped((True,), zero, *noisy.draw_many(PARTICLES))
+    kept = [resampled(*many(zero, *noisy.draw_many(PARTICLES)), random=random) for _ in range(number)]
+    return {name: torch.stack(parts) for name, parts in zip(names, zip(*kept, strict=True), strict=True)}
+
+
+def weighted(pair: Pair, data: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return log p(x_i, z_i) - log q(z_i | x_i) of one draw of the guide `(N,)` in nats, and the draw."""
+    run = run_pair(pair, data)
+    check_rows(run)
+    log_p = sum(by_row(message, log_prob(message, 1.0)) for message in run.model.values())
+    log_q = sum(by_row(message, log_prob(message, 1.0)) for message in run.guide.values())
+    values = {name: message["value"] for name, message in run.guide.items()}
+    return torch.as_tensor(log_p - log_q)[0], values
+
+
+def resampled(log_weight: Tensor, *values: Tensor, random: torch.Generator) -> list[Tensor]:
+    """Return one of K particles of each row, `(N, ...)` each, picked by weight `(K, N)`.
+
+    The largest of log-weight plus Gumbel noise is particle k with probability proportional to its
+    weight.
+    """
+    uniform = torch.rand(log_weight.shape, generator=random, device=log_weight.device, dtype=log_weight.dtype)
+    pick = (log_weight - (-uniform.log()).log()).argmax(0)
+    rows = torch.arange(log_weight.shape[1], device=log_weight.device)
+    return [value[pick, rows] for value in values]

@@ -1,0 +1,70 @@
+"""Draws from a trained guide, as captured graphs over many noises at once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyrolatent.capture.conditioned import Conditioned
+from pyrolatent.capture.ladder import MAX_POINTS
+from pyrolatent.capture.noise import NoisyGraph, capture_noisy
+from pyrolatent.capture.parameters import Parameters
+from pyrolatent.capture.sites import DATA_PLATE, SiteTable
+from pyrolatent.pair import Pair
+
+
+def drawn_sites(sites: SiteTable, *, amortised: bool) -> list[str]:
+    """Return the sites that a fit keeps draws of: those of single rows only where no network makes them."""
+    known = {**sites.latents, **sites.deterministics}
+    by_row = any(DATA_PLATE in site.plates for site in sites.latents.values())
+    return [n for n, site in known.items() if not (amortised and by_row and DATA_PLATE in site.plates)]
+
+
+def draw_guide(
+    pair: Pair, parameters: Parameters, flat: Tensor, data: dict[str, Any], names: Sequence[str], number: int
+) -> dict[str, Tensor]:
+    """Return draws `(R, number, *site)` of latent and deterministic sites, on the host.
+
+    Args:
+        pair: Model and guide.
+        parameters: What the pair learnt.
+        flat: Their values `(R, P)`.
+        data: Arguments of both.
+        names: The sites.
+        number: Draws for each of the R refits.
+    """
+    if not names:
+        return {}
+
+    def draw(values: Tensor) -> list[Tensor]:
+        with parameters.at(values):
+            trace = pyro.poutine.trace(pair.guide).get_trace(**data)
+            found = {n: node["value"] for n, node in trace.nodes.items() if node["type"] == "sample"}
+            with Conditioned(found) as run:
+                pair.model(**data)
+            # a parameter that is a site's value, as in AutoDelta, passes a torch function here
+            return [run.messages[name]["value"].clone() for name in names]
+
+    try:
+        noisy = capture_noisy(draw, flat[0])
+        parts = [many(noisy, values, number) for values in flat]
+    except (RuntimeError, ValueError, TypeError, NotImplementedError):
+        parts = [stack([draw(values) for _ in range(number)]) for values in flat]
+    return {name: torch.stack([part[i] for part in parts]).cpu() for i, name in enumerate(names)}
+
+
+def many(noisy: NoisyGraph, flat: Tensor, number: int) -> list[Tensor]:
+    """Return `number` draws of each site `(number, *site)` at parameters `(P,)`."""
+    if not noisy.sources or not noisy.deterministic:
+        return stack([noisy(flat) for _ in range(number)])
+    size = min(MAX_POINTS, number)
+    chunk = noisy.mapped((True,), flat, *noisy.draw_many(size))
+    chunks = [chunk(flat, *noisy.draw_many(size)) for _ in range(-(-number // size))]
+    return [torch.cat(parts)[:number] for parts in zip(*chunks, strict=True)]
+
+
+def stack(draws: list[list[Tensor]]) -> list[Tensor]:
+    """Return single draws as one tensor for each site."""
+    return [torch.stack(parts) for parts in zip(*draws, strict=True)]

@@ -1,0 +1,189 @@
+"""Importance sampling as a method: draws of a proposal, weighed against the posterior.
+
+The proposal is what is known best: the guide that `start` has trained, a normal at the draws of
+`start`, a guide without parameters, or a normal at the highest mode.  A normal has heavy tails added
+and moves to where its weighted draws are (`proposal`).  The weights are Pareto-smoothed (`psis`), and
+Pareto k says whether they can be trusted.
+
+Draws are then picked to have equal weights, without replacement, by systematic sampling in random
+order: with M draws kept, draw i is among them with probability M w_i, so their averages have the
+weighted averages as their mean, without bias.  That needs M w_i <= 1 for all, so M is 1 over the
+largest weight.  More draws could be kept only by taking some twice, or large weights less often
+than they deserve.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from pyrolatent.capture.density import LogDensity, capture_density
+from pyrolatent.capture.parameters import Parameters
+from pyrolatent.infer.guide_proposal import given_guide, trained_guide
+from pyrolatent.infer.hmc import MIN_ESS, Clock, named_samples, slowness
+from pyrolatent.infer.laplace import check_num_draws, climbers, doubts
+from pyrolatent.infer.method import Method
+from pyrolatent.infer.modes import find_modes
+from pyrolatent.infer.points import Points, capture_points
+from pyrolatent.infer.proposal import MAX_MOVES, HeavyNormal, Proposal, adapted, log_ratios
+from pyrolatent.infer.sampler import flat_covariance
+from pyrolatent.infer.start import check_same_model, starting_draws
+from pyrolatent.kernels.adaptation import pooled_covariance
+from pyrolatent.pair import Model
+from pyrolatent.psis import psis, quantity_ess, reliable_k, weights_ess
+from pyrolatent.result import Fit, Problem, Weights
+from pyrolatent.seeds import generator
+
+ALONE = 0.9  # share of the raw weight from which one draw stands for all
+NORMAL = ("position", "covariance")  # in the state of a Laplace approximation
+
+
+@final
+@dataclass(frozen=True)
+class ImportanceSampling(Method):
+    """Settings of importance sampling.
+
+    Args:
+        num_draws: Draws of the proposal; those kept in `samples` are fewer.
+
+    Raises:
+        ArgumentError: Fewer than 100 draws.
+    """
+
+    uses_guide: ClassVar[bool] = True
+
+    num_draws: int = 10_000
+
+    def __post_init__(self) -> None:
+        check_num_draws(self.num_draws)
+
+    def run(self, problem: Problem) -> Fit:
+        clock = Clock()
+        model, parameters, state = learnt(problem)
+        density = capture_density(
+            model, problem.data, seed=problem.seed, dtype=problem.dtype, device=problem.device
+        )
+        random = generator(problem.seed, "importance", device=problem.device)
+        with density.context(), torch.no_grad():
+            points = capture_points(density, problem.compile, (2 + MAX_MOVES) * self.num_draws)
+            clock.lap("capture")
+            proposal, warnings = choose_proposal(problem, points, self.num_draws, random)
+            clock.lap("proposal")
+            position, log_prob = proposal.draw(self.num_draws, random)
+            value = points(position)[0]
+            raw = log_ratios(value, log_prob)
+        smoothed, pareto_k = psis(raw)
+        keep = picked(smoothed, random)
+        samples = named_samples(density, position[keep][None])
+        clock.lap("draws")
+        diagnostics = judged(density, position, smoothed, len(keep))
+        clock.lap("diagnostics")
+        log_evidence, error = evidence(raw)
+        info = points.info | {
+            "log_evidence": log_evidence,
+            "log_evidence_error": error,
+            "ess": weights_ess(smoothed),
+            "seconds": clock.seconds,
+        }
+        warnings += weaknesses(raw, smoothed, pareto_k, len(keep)) + slowness(density, problem.compile)
+        weights, stats = Weights(raw.cpu(), smoothed.cpu(), pareto_k), {"lp": value[keep][None].cpu()}
+        return Fit(
+            problem, self, density.sites, samples, stats, diagnostics, warnings, info,
+            weights=weights, state=state, parameters=parameters,
+        )  # fmt: skip
+
+
+def learnt(problem: Problem) -> tuple[Model, Parameters | None, dict[str, Tensor]]:
+    """Return the model with its parameters at what `start` has learnt, these, and their values."""
+    start, model = problem.start, problem.pair.model
+    if start is None or start.parameters is None:
+        return model, None, {}
+    flat = start.state["parameters"][0].to(device=problem.device, dtype=problem.dtype)
+    return start.parameters.bound(model, flat), start.parameters, {"parameters": flat[None]}
+
+
+def choose_proposal(
+    problem: Problem, points: Points, num_draws: int, random: torch.Generator
+) -> tuple[Proposal, tuple[str, ...]]:
+    """Return what is known best to stand in for the posterior, and what speaks against it."""
+    density, start = points.density, problem.start
+    warnings: tuple[str, ...] = ()
+    if (guide := trained_guide(problem, density)) is not None:
+        return guide, warnings
+    if start is not None:
+        normal = normal_of(density, start)
+    elif (guide := given_guide(problem, density)) is not None:
+        return guide, warnings
+    else:
+        modes = find_modes(points, climbers(points, None, random))
+        normal, warnings = HeavyNormal(modes[0].position, modes[0].factor), doubts(modes, density)
+    return adapted(normal, points, num_draws, random), warnings
+
+
+def normal_of(density: LogDensity, start: Fit) -> HeavyNormal:
+    """Return the normal of a Laplace approximation, or one at the draws of another fit."""
+    if "position" in start.state:
+        check_same_model(density, start)
+        centre, covariance = (start.state[name].to(density.device, density.dtype) for name in NORMAL)
+    else:
+        draws = starting_draws(density, start)
+        centre, covariance = draws.mean(0), pooled_covariance(draws, flat_covariance(density))
+    return HeavyNormal(centre, torch.linalg.cholesky(covariance))
+
+
+def picked(log_weights: Tensor, random: torch.Generator) -> Tensor:
+    """Return which draws `(M,)` to keep with equal weights, M = 1 / max w, for normalised weights `(S,)`.
+
+    Systematic sampling (Madow 1949): the draws, in random order, lie end to end on a line, each as
+    long as M w_i, and those that a comb of spacing 1 hits are kept.
+    """
+    weights = log_weights.exp()
+    number = math.floor(1 / float(weights.max()) + 1e-6)  # rounding must not cost a draw
+    order = torch.randperm(len(weights), generator=random, device=weights.device)
+    offset = torch.rand((), generator=random, dtype=weights.dtype, device=weights.device)
+    ends = (number * weights[order].cumsum(0) + offset).floor()
+    return order[ends.diff(prepend=ends.new_zeros(1)) > 0]
+
+
+def judged(
+    density: LogDensity, position: Tensor, log_weights: Tensor, number: int
+) -> dict[str, dict[str, Tensor]]:
+    """Return the effective sample size of each quantity, at most the `number` of draws kept."""
+    counts = log_weights.isfinite()
+    sites = density.constrain(position[counts])
+    return {
+        name: {"ess": quantity_ess(log_weights[counts], values).clamp(max=number).cpu()}
+        for name, values in sites.items()
+    }
+
+
+def evidence(raw: Tensor) -> tuple[float, float]:
+    """Return the log of the mean weight, from log weights `(S,)`, and its standard error, in nats."""
+    shares = raw.double().softmax(0)
+    relative_variance = (shares.square().sum() - 1 / len(raw)).clamp(min=0.0)
+    return float(raw.double().logsumexp(0)) - math.log(len(raw)), float(relative_variance.sqrt())
+
+
+def weaknesses(raw: Tensor, smoothed: Tensor, pareto_k: float, kept: int) -> tuple[str, ...]:
+    """Return what makes the weights weaker than they look, with what to do."""
+    number, limit, ess = len(raw), reliable_k(len(raw)), weights_ess(smoothed)
+    if (share := float(raw.softmax(0).max())) > ALONE:
+        return (
+            f"One of {number} draws carries {share:.0%} of the importance weight: the proposal misses the "
+            "posterior, and the result is that one draw. Use HMC(), or pass start= a fit by HMC() or SVI().",
+        )
+    found = []
+    if not pareto_k <= limit:
+        found.append(
+            f"Pareto k is {pareto_k:.2f} (> {limit:.2f}): the weights cannot be trusted, and more draws help "
+            "little. Use HMC(), or pass start= a fit by HMC() or SVI()."
+        )
+    if min(ess, kept) < MIN_ESS:
+        found.append(
+            f"The {number} draws are worth {ess:.0f}, and {kept} could be kept with equal weights "
+            f"(< {MIN_ESS}): intervals are rough. Raise num_draws, use HMC(), or pass start= a fit by HMC() "
+            "or SVI()."
+        )
+    return tuple(found)

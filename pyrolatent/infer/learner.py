@@ -1,0 +1,180 @@
+"""What training needs of a pair and its data: parameters, rows to learn from, rows to watch."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from pyrolatent.capture.objective import Loss, ObjectiveGradient, capture_objective
+from pyrolatent.capture.parameters import Parameters, find_parameters
+from pyrolatent.capture.sites import SiteTable
+from pyrolatent.errors import ModelError
+from pyrolatent.infer.guides import check_no_local_autoguide, with_guide
+from pyrolatent.infer.rows import RowData, batches, check_batches, scaled, split_rows
+from pyrolatent.objectives import Objective, check_guide
+from pyrolatent.pair import Pair
+from pyrolatent.result import Problem
+from pyrolatent.seeds import generator, seeded
+
+
+@final
+@dataclass(frozen=True)
+class Learner:
+    """A pair ready to be trained.
+
+    Attributes:
+        pair: With its guide, unscaled.
+        parameters: What it learns.
+        data: Rows apart from what they share; all is shared where nothing is dealt out.
+        train: Positions of the rows to learn from `(R, M)`, a bootstrap sample for each refit.
+        held_out: Positions of the rows to watch.
+        batch_size: Rows of a step.
+        seed: Of the fit.
+    """
+
+    pair: Pair
+    parameters: Parameters
+    data: RowData
+    train: Tensor
+    held_out: Tensor
+    batch_size: int
+    seed: int
+
+    @property
+    def num_refits(self) -> int:
+        return len(self.train)
+
+    def check(self, objective: Loss) -> None:
+        """Refuse a pair for which one of our objectives has no meaning.
+
+        Raises:
+            ModelError: With the site.
+        """
+        if isinstance(objective, Objective):
+            data = {**self.data.constants, **self.example(0)}
+            with self.parameters.at(self.parameters.initial):
+                objective.check(self.pair, data)
+
+    def gradient(self, objective: Loss) -> ObjectiveGradient:
+        """Return the captured objective for batches of this learner's size."""
+        pair = scaled(self.pair, self.train.shape[1] / self.batch_size)
+        examples = (self.example(0), self.example(1))
+        return capture_objective(objective, pair, self.parameters, self.data.constants, examples)
+
+    def example(self, number: int) -> dict[str, Tensor]:
+        """Return one of two batches of different rows."""
+        return self.data.take(self.train[0].roll(-number * self.batch_size)[: self.batch_size])
+
+    def stream(self) -> Iterator[list[Tensor]]:
+        """Yield the rows of each step, `(R, B, ...)` an entry."""
+        if not self.data.rows:
+            while True:
+                yield []
+        random = generator(self.seed, "batches", device=self.train.device)
+        for index in self.positions(random):
+            yield list(self.data.take(index).values())
+
+    def positions(self, random: torch.Generator) -> Iterator[Tensor]:
+        """Yield the positions of each step's rows `(R, B)`."""
+        num_rows = self.train.shape[1]
+        if self.batch_size == num_rows:
+            while True:
+                yield self.train
+        for index in batches(num_rows, self.batch_size, random):
+            yield self.train[:, index]
+
+    def noise(self, gradient: ObjectiveGradient) -> Callable[[], list[Tensor]]:
+        """Return what draws the noise of one step of all refits."""
+        noisy = gradient.noisy
+        if noisy is None:
+            return list
+        return noisy.draw if self.num_refits == 1 else lambda: noisy.draw_many(self.num_refits)
+
+    def validation(self, objective: Loss, num_steps: int) -> Callable[[Tensor], Tensor] | None:
+        """Return the loss of the rows held out `(R,)` as a function of parameters `(R, P)`, if there are any."""
+        if not len(self.held_out):
+            return None
+        data = {**self.data.constants, **self.data.take(self.held_out)}
+        pair = scaled(self.pair, self.train.shape[1] / len(self.held_out))
+
+        def loss(flat: Tensor) -> Tensor:
+            noise = seeded(self.seed, "validation")  # the same at each check
+            with self.parameters.at(flat):
+                return objective(pair, data, noise, flat.new_tensor(float(num_steps)))
+
+        return lambda flats: torch.stack([loss(flat) for flat in flats])
+
+
+def prepare(
+    problem: Problem, sites: SiteTable, batch_size: int | None, validation_fraction: float, num_refits: int
+) -> Learner:
+    """Find the parameters of a pair and deal out its rows; call inside `model_context`.
+
+    Raises:
+        ModelError: The guide does not fit the model, or rows are to be dealt out and cannot be.
+    """
+    device = problem.device
+    dealt = batch_size is not None or validation_fraction > 0 or num_refits > 1
+    if dealt:
+        check_no_local_autoguide(problem.pair, sites)
+    pair = with_guide(problem.pair, sites, generator(problem.seed, "guide", device=device))
+    programs = [program for program in (pair.guide, pair.model) if program is not None]
+    parameters = find_parameters(
+        programs, problem.data, seed=problem.seed, dtype=problem.dtype, device=device
+    )
+    if problem.start is not None:
+        parameters = parameters.starting_at(problem.start.params)
+    with parameters.at(parameters.initial):
+        check_guide(pair, problem.data)
+    if not parameters.layout.size:
+        raise ModelError(
+            "there is nothing to learn",
+            why="neither model nor guide has a parameter",
+            remedy="use pyrolatent.HMC(), or leave guide out for one of Pyro's autoguides",
+        )
+    data = split_rows(problem.data, sites.rows or 0) if dealt else RowData({}, dict(problem.data), 0)
+    train, held_out = split(problem, data.num_rows, validation_fraction, num_refits)
+    size = min(batch_size or train.shape[1], train.shape[1])
+    if dealt:
+        with parameters.at(parameters.initial):
+            check_batches(pair, data, sites, size)
+    return Learner(pair, parameters, data, train, held_out, size, problem.seed)
+
+
+def split(
+    problem: Problem, num_rows: int, validation_fraction: float, num_refits: int
+) -> tuple[Tensor, Tensor]:
+    """Return positions to learn from `(R, M)` and to watch `(N - M,)`."""
+    random = generator(problem.seed, "rows", device=problem.device)
+    order = torch.randperm(num_rows, generator=random, device=problem.device)
+    num_held = round(validation_fraction * num_rows)
+    train = order[num_held:].sort().values
+    if num_refits == 1:
+        return (train if num_rows else order.new_zeros(1))[None], order[:num_held]
+    picks = torch.randint(
+        len(train), (num_refits, len(train)), generator=random, device=problem.device
+    )
+    return train[picks], order[:num_held]
+
+
+def blamed(learner: Learner, data: Mapping[str, Any], flat: Tensor, tries: int = 20) -> str:
+    """Return the first site whose value or log-probability is not finite at parameters `(P,)`, in words."""
+    from pyro import poutine
+
+    for _ in range(tries):
+        with learner.parameters.at(flat):
+            guide = poutine.trace(learner.pair.guide).get_trace(**data)
+            model = poutine.trace(poutine.replay(learner.pair.model, guide)).get_trace(**data)
+            guide.compute_log_prob()
+            model.compute_log_prob()
+        for part, trace in (("guide", guide), ("model", model)):
+            for name, node in trace.nodes.items():
+                if node["type"] != "sample":
+                    continue
+                if not torch.as_tensor(node["value"]).isfinite().all():
+                    return f"the value of site {name!r} of the {part}"
+                if not node["log_prob"].isfinite().all():
+                    return f"the log-probability of site {name!r} of the {part}"
+    return "no single site (a gradient)"

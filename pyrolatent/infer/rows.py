@@ -1,0 +1,108 @@
+"""Rows of the data: which entries hold them, and how they are dealt out in batches.
+
+Batches wrap around the shuffled epoch: all have one size, and no row is left out.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import pyro
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from pyrolatent.capture.sites import Message, SiteTable, in_data_plate
+from pyrolatent.errors import ModelError
+from pyrolatent.pair import FunctionPair, Model, Pair
+
+
+@final
+@dataclass(frozen=True)
+class RowData:
+    """The data of a model, rows apart from what all rows share."""
+
+    rows: dict[str, Tensor]  # (N, ...) each
+    constants: dict[str, Any]
+    num_rows: int
+
+    def take(self, index: Tensor) -> dict[str, Tensor]:
+        """Return the rows at `index (..., B)` as `(..., B, ...)`."""
+        return {name: value[index] for name, value in self.rows.items()}
+
+
+def split_rows(data: Mapping[str, Any], num_rows: int) -> RowData:
+    """Take apart entries whose first dimension is that of the data plate, and all others."""
+    rows = {n: v for n, v in data.items() if isinstance(v, Tensor) and v.ndim and len(v) == num_rows}
+    return RowData(rows, {name: value for name, value in data.items() if name not in rows}, num_rows)
+
+
+def batches(num_rows: int, batch_size: int, random: torch.Generator) -> Iterator[Tensor]:
+    """Yield positions `(batch_size,)` without end: shuffled epochs, one after the other."""
+    left = torch.empty(0, dtype=torch.long, device=random.device)
+    while True:
+        while len(left) < batch_size:
+            left = torch.cat([left, torch.randperm(num_rows, generator=random, device=random.device)])
+        yield left[:batch_size]
+        left = left[batch_size:]
+
+
+@final
+class ScaledRows(Messenger):
+    """Scales every site of the data plate, so that a batch speaks for all rows."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def _pyro_sample(self, message: Message) -> None:
+        if in_data_plate(message):
+            message["scale"] = message["scale"] * self.scale
+
+
+def scaled(pair: Pair, scale: float) -> Pair:
+    """Return the pair with its rows counted `scale` times; `pair` itself where that is once."""
+    if scale == 1 or pair.guide is None:
+        return pair
+
+    def of(program: Model) -> Callable[..., Any]:
+        def run(**data: Any) -> Any:
+            with ScaledRows(scale):
+                return program(**data)
+
+        return run
+
+    return FunctionPair(of(pair.model), of(pair.guide))
+
+
+def check_batches(pair: Pair, data: RowData, sites: SiteTable, batch_size: int) -> None:
+    """Run the model on `batch_size` rows and refuse one whose plate does not follow the rows.
+
+    Raises:
+        ModelError: An observed site stands outside of the data plate, or the plate keeps its size.
+    """
+    outside = [name for name, site in sites.observed.items() if "data" not in site.plates]
+    if outside or not data.rows:
+        raise ModelError(
+            "batch_size needs every observation in plate 'data'",
+            where=f"sites {outside}" if outside else "",
+            why="what stands outside of it cannot be divided into batches",
+            remedy="observe it inside `with pyro.plate('data', len(x))`, or leave batch_size out",
+        )
+    index = torch.arange(batch_size, device=next(iter(data.rows.values())).device)
+    sizes: set[int] = set()
+    try:
+        trace = pyro.poutine.trace(pair.model).get_trace(**data.constants, **data.take(index))
+        nodes = trace.nodes.values()
+        frames = [frame for node in nodes if node["type"] == "sample" for frame in node["cond_indep_stack"]]
+        sizes = {frame.size for frame in frames if frame.name == "data"}
+        why = f"with {batch_size} rows its size is {sorted(sizes)}"
+    except (RuntimeError, ValueError, IndexError) as error:
+        why = f"with {batch_size} rows the model fails: {error}"
+    if sizes != {batch_size}:
+        raise ModelError(
+            "the size of plate 'data' does not follow the rows that the model is given",
+            where="plate 'data'",
+            why=why,
+            remedy="write pyro.plate('data', len(x)) with x an argument of the model",
+        )

@@ -1,0 +1,190 @@
+"""Stochastic variational inference as a method: parameters of model and guide by gradient steps.
+
+Networks, parameters and the guide are learnt together as one flat vector, by stochastic gradients
+of an objective on minibatches.  Several refits, each on bootstrap rows from its own start, are
+trained side by side in one batch dimension.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
+
+import torch
+
+from pyrolatent.capture.compile import Graph, has_compiler, worth_compiling
+from pyrolatent.capture.context import model_context
+from pyrolatent.capture.objective import Loss
+from pyrolatent.capture.parameters import find_parameters
+from pyrolatent.capture.sites import SiteTable, read_sites
+from pyrolatent.errors import ArgumentError, ModelError
+from pyrolatent.infer.guide_draws import draw_guide, drawn_sites
+from pyrolatent.infer.hmc import Clock
+from pyrolatent.infer.learner import Learner, blamed, prepare
+from pyrolatent.infer.method import Method
+from pyrolatent.infer.progress import progress_bar
+from pyrolatent.infer.training import Schedule, Trained, eager_step, step_graph, train
+from pyrolatent.objectives import elbo
+from pyrolatent.result import Compile, Fit, Problem
+from pyrolatent.seeds import generator, seeded
+
+# How far the loss may still fall between the last fifth but one of the steps and the last:
+MAX_FALL_ERRORS = 3.0  # standard errors,
+MAX_FALL_SHARE = 0.01  # of the fall in all,
+MIN_FALL = 0.1  # and nats
+
+
+@final
+@dataclass(frozen=True)
+class SVI(Method):
+    """Settings of stochastic variational inference.
+
+    Args:
+        objective: What is minimised: `elbo()`, `iwae(20)`, or a function
+            `(pair, data, noise, step) -> loss` in nats.
+        num_steps: Gradient steps.
+        lr: Learning rate at its highest: it rises over the first twentieth of the steps and falls
+            to zero along a cosine.
+        batch_size: Rows of a step; by default all.  Batches wrap around the shuffled epoch.
+        optimizer: Called as `optimizer([flat], lr=lr)`, such as a class of `torch.optim`.
+        validation_fraction: Share of rows held out, on which the loss is watched.
+        patience: Checks (100 in a whole run) without a better smoothed loss after which training
+            stops; the best state is kept.  By default it runs to its end.
+        num_draws: Draws from the guide, of each refit.
+        num_refits: Networks trained side by side from one start, each on its own bootstrap sample of
+            the rows, for honest pooling; with one, the rows are taken as they are.
+
+    Raises:
+        ArgumentError: A number has no meaning.
+    """
+
+    uses_guide: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
+
+    objective: Loss = field(default_factory=elbo)
+    num_steps: int = 10_000
+    lr: float = 1e-3
+    batch_size: int | None = None
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
+    validation_fraction: float = 0.0
+    patience: int | None = None
+    num_draws: int = 1_000
+    num_refits: int = 1
+
+    def __post_init__(self) -> None:
+        least = {"num_steps": 1, "num_draws": 1, "num_refits": 1, "batch_size": 1, "patience": 1}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ArgumentError(f"{name} is too small", why=f"got {value}", remedy=f"give at least {low}")
+        if not self.lr > 0:
+            raise ArgumentError("the learning rate must be positive", why=f"got {self.lr}")
+        if not 0 <= self.validation_fraction < 1:
+            why = f"got {self.validation_fraction}"
+            raise ArgumentError("validation_fraction must lie between 0 and 1", why=why)
+
+    def run(self, problem: Problem) -> Fit:
+        clock = Clock()
+        with model_context(problem.dtype, problem.device), seeded(problem.seed, "svi"), torch.no_grad():
+            sites = read(problem)
+            learner = prepare(problem, sites, self.batch_size, self.validation_fraction, self.num_refits)
+            learner.check(self.objective)
+            gradient = learner.gradient(self.objective)
+            flat, draw = learner.parameters.initial.repeat(self.num_refits, 1), learner.noise(gradient)
+            example = [flat, flat.new_zeros(len(flat)), flat.new_zeros(()), *next(learner.stream()), *draw()]
+            graph = step_graph(gradient, example)
+            clock.lap("capture")
+            graph = compiled(graph, example, self.num_steps, problem.compile)
+            clock.lap("compilation")
+            trained = self.trained(problem, learner, graph or eager_step(gradient), flat, draw)
+            clock.lap("training")
+            names = drawn_sites(sites, amortised=problem.pair.guide is not None)
+            pair, parameters = learner.pair, learner.parameters
+            params = {name: value.cpu() for name, value in parameters.learnt(trained.flat).items()}
+            samples = draw_guide(pair, parameters, trained.flat, problem.data, names, self.num_draws)
+            clock.lap("draws")
+            warnings = (*failure(trained, learner, problem), *unfinished(trained))
+        info = {
+            "rung": "vmap" if graph else "eager",
+            "reason": gradient.reason,
+            "num_ops": graph.num_ops if graph else None,
+            "compiled": graph.compiled if graph else False,
+            "steps": trained.train.shape[1],
+            "draw_shape": (self.num_refits, self.num_draws),
+            "parameters": {name: list(shape) for name, shape in parameters.layout.shapes.items()},
+            "seconds": clock.seconds,
+        }
+        return Fit(
+            problem, self, sites, samples, {}, {}, warnings, info,
+            losses={"train": trained.train.cpu(), "validation": trained.validation.cpu()},
+            params=params,
+            state={"parameters": trained.flat},
+            parameters=parameters,
+            guide=pair.guide,
+        )
+
+    def trained(self, problem: Problem, learner: Learner, step: Any, flat: Any, draw: Any) -> Trained:
+        """Run the loop under one progress bar."""
+        schedule = Schedule(self.num_steps, self.lr, self.patience, self.optimizer)
+        validate = learner.validation(self.objective, self.num_steps)
+        with progress_bar(self.num_steps, wanted=problem.progress) as bar:
+            return train(step, flat, learner.stream(), draw, schedule, validate, bar)
+
+
+def read(problem: Problem) -> SiteTable:
+    """Return the model's sites, read with Pyro's checks on."""
+    model, data, dtype, device = problem.pair.model, problem.data, problem.dtype, problem.device
+    parameters = find_parameters([model], data, seed=problem.seed, dtype=dtype, device=device)
+    random = generator(problem.seed, "sites", device=device)
+    with model_context(dtype, device, validate=True), torch.no_grad(), parameters.at(parameters.initial):
+        return read_sites(model, data, random)
+
+
+def compiled(graph: Graph | None, example: list[Any], num_steps: int, compile: Compile) -> Graph | None:
+    """Return the graph, compiled at `example` inputs where that is wanted and possible."""
+    if graph is None:
+        return None
+    wanted = worth_compiling(graph.num_ops, num_steps) if compile == "auto" else compile
+    if not (wanted and has_compiler()):
+        return graph
+    faster = graph.compile()
+    faster(*example)
+    return faster
+
+
+def failure(trained: Trained, learner: Learner, problem: Problem) -> tuple[str, ...]:
+    """Return what stopped the training, if its loss was not finite.
+
+    Raises:
+        ModelError: It never was.
+    """
+    if trained.failed_at is None or trained.failed_flat is None:
+        return ()
+    culprit = blamed(learner, problem.data, trained.failed_flat)
+    if not trained.train.shape[1]:
+        raise ModelError(
+            "the loss is not finite at the first step",
+            why=f"first to blame: {culprit}",
+            remedy="look at its data, its scale and its support",
+        )
+    return (
+        f"Training stopped: the loss was not finite at step {trained.failed_at} (first to blame: {culprit}). "
+        "The last good state was kept. Lower lr, or keep scales away from zero.",
+    )
+
+
+def unfinished(trained: Trained) -> tuple[str, ...]:
+    """Return a warning where the loss still fell in the last two fifths of the steps."""
+    losses = trained.train.double().mean(0)
+    size = len(losses) // 5
+    if size < 20 or trained.failed_at is not None:
+        return ()
+    first, before, after = losses[:size], losses[-2 * size : -size], losses[-size:]
+    fall = float(before.mean() - after.mean())
+    error = float(((before.var() + after.var()) / size).sqrt())
+    whole = float(first.mean() - after.mean())
+    if fall <= max(MAX_FALL_ERRORS * error, MAX_FALL_SHARE * whole, MIN_FALL):
+        return ()
+    return (
+        f"The loss still fell by {fall:.3g} nats over the last steps ({whole:.3g} in all): training is "
+        "unfinished. Raise num_steps or lr.",
+    )

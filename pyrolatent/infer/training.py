@@ -1,0 +1,211 @@
+"""The training loop: gradient steps on flat parameter vectors of all refits side by side.
+
+The loop synchronises with the device only at its checks, of which a run has about a hundred.
+A gradient longer than ten times the typical one is shortened to that, and one that is not finite
+counts as zero until the next check, where training stops and goes back to the last good state.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+from tqdm import tqdm
+
+from pyrolatent.capture.compile import Graph, capture
+from pyrolatent.capture.objective import ObjectiveGradient
+
+CHECKS = 100
+CLIP = 10.0  # times the typical norm, beyond which a gradient is shortened
+MEMORY = 0.95  # of the typical norm, from step to step
+SMOOTHING = 0.7  # of the loss, from check to check
+WARM_UP = 0.05  # part of the steps over which the learning rate rises
+
+# (flat (R, P), typical norm (R,), step (), rows (R, B, ...), noise) -> loss (R,), gradient (R, P), typical norm (R,)
+Step = Callable[..., tuple[Tensor, Tensor, Tensor]]
+
+
+@final
+@dataclass(frozen=True)
+class Trained:
+    """The end of a training run.
+
+    Attributes:
+        flat: Parameters `(R, P)`: the last ones, or the best ones where training could stop early.
+        train: Loss `(R, step)` in nats.
+        validation: Loss of held-out rows `(R, check)`; empty without.
+        failed_at: The step at which the loss was not finite, if it ever was.
+        failed_flat: The parameters near it `(P,)`.
+    """
+
+    flat: Tensor
+    train: Tensor
+    validation: Tensor
+    failed_at: int | None = None
+    failed_flat: Tensor | None = None
+
+
+def guarded(loss: Tensor, gradient: Tensor, typical: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return loss `()`, the gradient `(P,)` to step along and the typical norm `()` after it."""
+    finite = loss.isfinite() & gradient.isfinite().all()
+    kept = torch.where(finite, gradient, 0.0)
+    norm = torch.linalg.vector_norm(kept)
+    limit = torch.where(typical > 0, CLIP * typical, norm)
+    shortened = kept * (limit / norm.clamp(min=torch.finfo(norm.dtype).tiny)).clamp(max=1.0)
+    after = torch.where(typical > 0, MEMORY * typical + (1 - MEMORY) * torch.minimum(norm, limit), norm)
+    return loss, shortened, after
+
+
+def step_graph(gradient: ObjectiveGradient, inputs: list[Tensor]) -> Graph | None:
+    """Return the step of all refits as one graph, or None where the objective was not captured.
+
+    Args:
+        gradient: The captured objective.
+        inputs: An example of what the graph will be called with.
+    """
+    if gradient.noisy is None:
+        return None
+    module, num_rows = gradient.noisy.graph.module, len(gradient.names)
+
+    def one(flat: Tensor, typical: Tensor, step: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        return guarded(*module(flat, step, *rest), typical)
+
+    def single(flat: Tensor, typical: Tensor, step: Tensor, *rest: Tensor) -> list[Tensor]:
+        batch = [value[0] for value in rest[:num_rows]]
+        return [part[None] for part in one(flat[0], typical[0], step, *batch, *rest[num_rows:])]
+
+    if len(inputs[0]) == 1:
+        return capture(single, *inputs)
+    axes = (0, 0, None) + (0,) * (len(inputs) - 3)
+    return capture(vmap(one, in_dims=axes, randomness="different"), *inputs)
+
+
+def eager_step(gradient: ObjectiveGradient) -> Step:
+    """Return the step of all refits, one after the other in plain Pyro."""
+
+    def step(flat: Tensor, typical: Tensor, time: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = [
+            guarded(*gradient.evaluate(flat[r], time, *(value[r] for value in rows)), typical[r])
+            for r in range(len(flat))
+        ]
+        loss, gradients, norms = (torch.stack(parts) for parts in zip(*found, strict=True))
+        return loss, gradients, norms
+
+    return step
+
+
+def rate(step: int, num_steps: int) -> float:
+    """Return the learning rate over its highest: a linear rise, then a cosine to zero."""
+    rise = max(1, round(WARM_UP * num_steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, num_steps - rise)))
+
+
+@final
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train, how fast, and when to stop early."""
+
+    num_steps: int
+    lr: float
+    patience: int | None
+    optimizer: Callable[..., torch.optim.Optimizer]
+
+
+def train(
+    step: Step,
+    flat: Tensor,
+    batches: Iterator[list[Tensor]],
+    draw: Callable[[], list[Tensor]],
+    schedule: Schedule,
+    validate: Callable[[Tensor], Tensor] | None,
+    bar: "tqdm[None]",
+) -> Trained:
+    """Take gradient steps from `flat (R, P)`.
+
+    Args:
+        step: Loss, gradient and typical norm of all refits.
+        flat: Where to begin.
+        batches: Yields the rows of each step.
+        draw: Returns the noise of a step.
+        schedule: Steps, learning rate, patience and optimiser.
+        validate: From parameters `(R, P)` to the loss of held-out rows `(R,)`.
+        bar: Progress.
+    """
+    num_steps = schedule.num_steps
+    every = max(1, num_steps // CHECKS)
+    free = flat.clone().requires_grad_()
+    optimizer = made(schedule, free)
+    losses = flat.new_zeros(len(flat), num_steps)
+    typical = flat.new_zeros(len(flat))
+    watch = Watch(flat.clone(), schedule.patience)
+    held_out: list[Tensor] = []
+    for index in range(num_steps):
+        now = free.detach()
+        loss, free.grad, typical = step(now, typical, flat.new_tensor(index), *next(batches), *draw())
+        losses[:, index] = loss
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.lr * rate(index, num_steps)
+        optimizer.step()
+        if (index + 1) % every and index + 1 < num_steps:
+            continue
+        block = losses[:, index + 1 - every : index + 1]
+        if not block.isfinite().all():
+            bad = index + 1 - every + int((~block.isfinite().all(0)).nonzero()[0])
+            return Trained(watch.good, losses[:, :bad], stacked(held_out, flat), bad, failing(block, now))
+        if validate is not None:
+            held_out.append(validate(now))
+        bar.set_postfix(loss=f"{float(block.mean()):.5g}", refresh=False)
+        bar.update(every)
+        if watch.see(free.detach(), held_out[-1] if held_out else block.mean(1)):
+            losses = losses[:, : index + 1]
+            break
+    return Trained(watch.result, losses, stacked(held_out, flat))
+
+
+def made(schedule: Schedule, free: Tensor) -> torch.optim.Optimizer:
+    """Return the optimiser of `free (R, P)`, in one kernel where it comes with one."""
+    fused = {"fused": True} if "fused" in inspect.signature(schedule.optimizer).parameters else {}
+    return schedule.optimizer([free], lr=schedule.lr, **fused)
+
+
+def failing(block: Tensor, flat: Tensor) -> Tensor:
+    """Return the parameters `(P,)` of a refit whose losses `(R, step)` are not all finite."""
+    return flat[int((~block.isfinite().all(1)).nonzero()[0])].clone()
+
+
+def stacked(checks: list[Tensor], like: Tensor) -> Tensor:
+    """Return losses at checks as `(R, check)`."""
+    return torch.stack(checks, 1) if checks else like.new_zeros(len(like), 0)
+
+
+@final
+class Watch:
+    """Keeps the last good state, and the best of each refit where training may stop early."""
+
+    def __init__(self, flat: Tensor, patience: int | None) -> None:
+        self.good = flat
+        self.best = flat.clone()
+        self.patience = patience
+        self.smooth: Tensor | None = None
+        self.lowest = torch.full_like(flat[:, 0], torch.inf)
+        self.waited = torch.zeros_like(self.lowest)
+
+    @property
+    def result(self) -> Tensor:
+        return self.good if self.patience is None else self.best
+
+    def see(self, flat: Tensor, loss: Tensor) -> bool:
+        """Take note of parameters `(R, P)` and their loss `(R,)`; return whether to stop."""
+        self.good = flat.clone()
+        self.smooth = loss if self.smooth is None else SMOOTHING * self.smooth + (1 - SMOOTHING) * loss
+        better = self.smooth < self.lowest
+        self.best = torch.where(better[:, None], flat, self.best)
+        self.lowest = torch.where(better, self.smooth, self.lowest)
+        self.waited = torch.where(better, 0, self.waited + 1)
+        return self.patience is not None and bool((self.waited >= self.patience).all())

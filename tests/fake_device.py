@@ -1,0 +1,137 @@
+"""A device that computes on the CPU but will not meet it, so that strays are found without a GPU.
+
+Tensors on it hold CPU tensors and call themselves `meta`, the one device without numbers that every
+build of torch knows.  As on CUDA, an operation raises where such a tensor meets one on the CPU, unless
+that is a single number `()` in elementwise arithmetic; `numpy` raises, and `to` and `cpu` move.  Unlike
+torch's own fake tensors these have values: code may read them, and results can be compared.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, final
+
+import pytest
+import torch
+from torch import Tensor
+from torch.fx.experimental import proxy_tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+DEVICE = torch.device("meta")
+aten = torch.ops.aten
+MOVES = (aten._to_copy.default, aten.copy_.default)
+TAKES_NUMBERS = (aten.index_put.default, aten.index_put_.default, aten.fill_.Tensor)
+
+
+@final
+class OnDevice(Tensor):
+    """A tensor on the device."""
+
+    values: Tensor
+
+    @staticmethod
+    def __new__(cls, values: Tensor) -> "OnDevice":
+        made: OnDevice = Tensor._make_wrapper_subclass(
+            cls,
+            values.shape,
+            strides=values.stride(),
+            storage_offset=values.storage_offset(),
+            dtype=values.dtype,
+            device=DEVICE,
+        )
+        made.values = values
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return compute(func, args, kwargs or {})
+
+    def tolist(self) -> Any:
+        return self.values.tolist()  # allowed on CUDA, but not for a subclass of Tensor
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"OnDevice({self.values})"
+
+
+def compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Run an operation where its tensors are."""
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    wrappers = {id(leaf.values): leaf for leaf in tensors if isinstance(leaf, OnDevice)}
+    strays = [leaf for leaf in tensors if not isinstance(leaf, OnDevice) and not may_stray(func, leaf)]
+    if wrappers and strays:
+        shapes = [tuple(stray.shape) for stray in strays]
+        raise RuntimeError(f"Expected all tensors to be on the same device: {func} got {shapes} on the CPU")
+    there = bool(wrappers)
+    if func is aten.copy_.default:
+        there = isinstance(args[0], OnDevice)
+    elif kwargs.get("device") is not None:
+        there = torch.device(kwargs["device"]) == DEVICE
+        kwargs = {**kwargs, "device": "cpu"}
+    result = func(*tree_map_only(OnDevice, values_of, args), **tree_map_only(OnDevice, values_of, kwargs))
+    if not there:
+        return result
+    return tree_map_only(Tensor, lambda leaf: wrappers[id(leaf)] if id(leaf) in wrappers else OnDevice(leaf), result)
+
+
+def values_of(tensor: OnDevice) -> Tensor:
+    return tensor.values
+
+
+def may_stray(func: Any, tensor: Tensor) -> bool:
+    """True where CUDA would take `tensor` from the CPU."""
+    takes_numbers = torch.Tag.pointwise in func.tags or func in TAKES_NUMBERS
+    return func in MOVES or (tensor.ndim == 0 and takes_numbers)
+
+
+@final
+class Operations(TorchDispatchMode):
+    """Makes new tensors on the device where they are asked for there; to a graph they are constants."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(isinstance(leaf, OnDevice) for leaf in tree_leaves((args, kwargs))):
+            return func(*args, **(kwargs or {}))  # seen by a tracer first
+        with proxy_tensor.disable_proxy_modes_tracing():
+            made = compute(func, args, kwargs or {})
+        return made.clone() if isinstance(made, OnDevice) else made
+
+
+@final
+class Literals(TorchFunctionMode):
+    """Moves `torch.tensor([...], device=...)` with its values, which torch drops for `meta`."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is Tensor.new_tensor:
+            kwargs = {"dtype": args[0].dtype, "device": args[0].device, **kwargs}
+            func, args = torch.tensor, args[1:]
+        if func is torch.tensor and (device := kwargs.pop("device", None)) is not None:
+            return func(*args, **kwargs, device="cpu").to(device)
+        return func(*args, **kwargs)
+
+
+class Generator(torch.Generator):
+    """A stream that says it is on the device."""
+
+    def __new__(cls, device: torch.device | str = "cpu") -> "Generator":
+        made = super().__new__(cls, "cpu")
+        made.asked = torch.device(device)
+        return made
+
+    @property
+    def device(self) -> torch.device:
+        return self.asked
+
+
+@contextlib.contextmanager
+def fake_device() -> Iterator[torch.device]:
+    """Provide the device within a block."""
+    with pytest.MonkeyPatch.context() as patch, Literals(), Operations():
+        patch.setattr(torch, "Generator", Generator)
+        patch.setattr(proxy_tensor, "HANDLED_TYPES", (*proxy_tensor.HANDLED_TYPES, OnDevice))  # in make_fx
+        yield DEVICE
+
+
+def moved(data: dict[str, Any]) -> dict[str, Any]:
+    """Return `data` with its tensors on the device."""
+    return {name: part.to(DEVICE) if isinstance(part, Tensor) else part for name, part in data.items()}
