@@ -9,6 +9,7 @@ from pyrolatent.column import Column
 from pyrolatent.errors import ArgumentError, DataError, FitWarning, ModelError, PyrolatentError, StoreError
 from pyrolatent.export import to_inference_data
 from pyrolatent.fit import fit
+from pyrolatent.from_pyro import from_pyro
 from pyrolatent.imputations import Imputations
 from pyrolatent.impute import impute
 from pyrolatent.infer.hmc import HMC
@@ -37,6 +38,7 @@ __all__ = [
     "as_pair",
     "datasets",
     "fit",
+    "from_pyro",
     "impute",
     "infer_schema",
     "load",

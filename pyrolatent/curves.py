@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pyrolatent.plots import BLUE, INK, ORANGE, SOFT, new_figure, shortened
-from pyrolatent.predictive_checks import Check
+from pyrolatent.shares import Array, Check
 
 SMOOTHED = 50  # parts of a run over which losses are averaged
 START = 0.05  # part of a run whose losses need not be seen
@@ -20,8 +20,6 @@ TAILS = (0.05, 0.95)
 MOST_TICKS = 12
 LIGHTEST = 1e-2  # weight that is drawn, in those of equal ones
 OBSERVED = "#c9d0d9"
-
-Array = NDArray[np.float64]
 
 
 def trace_plot(draws: Array, label: str) -> Figure:

@@ -85,7 +85,9 @@ def row_draws(fit: Fit, refit: int, number: int, seed: int) -> dict[str, Tensor]
     if fit.parameters is None or fit.pair.guide is None:
         return {}
     flat = fit.state["parameters"][refit]
-    pair = FunctionPair(fit.parameters.bound(fit.pair.model, flat), fit.parameters.bound(fit.pair.guide, flat))
+    pair = FunctionPair(
+        fit.parameters.bound(fit.pair.model, flat), fit.parameters.bound(fit.pair.guide, flat)
+    )
     names = on_demand(fit)
 
     def particle(unused: Tensor) -> list[Tensor]:

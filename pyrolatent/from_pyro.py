@@ -14,6 +14,7 @@ from typing import Any, final
 import pyro
 import torch
 from pyro.infer import HMC, MCMC
+from pyro.params.param_store import StateDict
 from torch import Tensor, nn
 
 from pyrolatent.capture.density import LogDensity, capture_density, evaluate
@@ -122,22 +123,28 @@ def as_fit(mcmc: MCMC, seed: int) -> Fit:
 
 def with_arguments(mcmc: MCMC) -> Callable[..., Any]:
     """Return the model with the arguments and the parameters of the run."""
-    model, args, kwargs = mcmc.kernel.model, mcmc._args, mcmc._kwargs
+    model, (args, kwargs) = mcmc.kernel.model, arguments(mcmc)
     state = pyro.get_param_store().get_state()
 
     def run(**data: Any) -> Any:
-        store = {"params": dict(state["params"]), "constraints": dict(state["constraints"])}
+        store: StateDict = {"params": dict(state["params"]), "constraints": dict(state["constraints"])}
         with pyro.get_param_store().scope(store), pyro.poutine.block(hide_types=["param"]):
             return model(*args, **kwargs)
 
     return run
 
 
+def arguments(mcmc: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what the model was called with, by position and by name."""
+    return mcmc._args, mcmc._kwargs
+
+
 def named_arguments(mcmc: MCMC) -> dict[str, Any]:
     """Return what the model was called with, under the names of its parameters."""
     model = mcmc.kernel.model
     signature = inspect.signature(model.forward if isinstance(model, nn.Module) else model)
-    bound = signature.bind(*mcmc._args, **mcmc._kwargs).arguments
+    args, kwargs = arguments(mcmc)
+    bound = signature.bind(*args, **kwargs).arguments
     gathered = [n for n, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD and n in bound]
     extra = {name: value for keyword in gathered for name, value in bound.pop(keyword).items()}
     return {**bound, **extra}

@@ -6,9 +6,8 @@ independent of all others, so a draw of their own distribution is exact; a `RowD
 missing cells given the observed ones of their row.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, final
+from collections.abc import Iterator
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -18,9 +17,9 @@ from pyrolatent.capture.conditioned import completed, observations, stack_draws
 from pyrolatent.capture.ladder import MAX_POINTS
 from pyrolatent.capture.sites import WRAPPERS, Message
 from pyrolatent.distributions import RowDistribution
-from pyrolatent.errors import ModelError
+from pyrolatent.draws import Draws, posterior_draws
 from pyrolatent.observed import model_runs, seen_entries
-from pyrolatent.result import Fit, evenly_spaced
+from pyrolatent.result import Fit
 from pyrolatent.seeds import generator, seeded
 
 MAX_CELLS = 2**24  # of one batch of completed sites
@@ -29,51 +28,13 @@ Messages = dict[str, Message]
 Completed = dict[str, Tensor]  # site -> (draw, *site)
 
 
-@final
-@dataclass(frozen=True)
-class Draws:
-    """Posterior draws that go with the learnt parameters of one refit.
-
-    Attributes:
-        refit: Which; 0 where nothing was learnt.
-        count: Their number S.
-        values: Site -> `(S, *site)`, on the device of the fit.
-    """
-
-    refit: int
-    count: int
-    values: Mapping[str, Tensor]
-
-    def batch(self, start: int, size: int) -> "Draws":
-        """Return at most `size` of the draws, from `start`."""
-        values = {name: value[start : start + size] for name, value in self.values.items()}
-        return Draws(self.refit, min(size, self.count - start), values)
-
-
-def posterior_draws(fit: Fit, num_draws: int) -> Iterator[Draws]:
-    """Yield evenly spaced draws of the sites behind the completed cells, refit by refit.
-
-    Raises:
-        ModelError: The fit has no draws of some latents.
-    """
-    lacking = [name for name in fit.sites.latents if name not in fit.samples]
-    if lacking:
-        raise ModelError("the fit holds no draws of some latents", where=f"sites {lacking}")
-    keep = evenly_spaced(fit.num_draws, num_draws)
-    refits = 1 if fit.parameters is None else len(fit.state["parameters"])
-    for refit in range(refits):
-        of_refit = keep[keep // (fit.num_draws // refits) == refit]
-        values = {n: v.flatten(0, 1)[of_refit].to(fit.problem.device) for n, v in fit.samples.items()}
-        yield Draws(refit, len(of_refit), values)
-
-
 def masked_sites(fit: Fit) -> Messages:
     """Return the observed sites that tell their missing entries, as they are at the first draw.
 
     Raises:
         ModelError: The model fails at it.
     """
-    first = next(posterior_draws(fit, 1))
+    first = next(posterior_draws(fit, 1, fit.seed))
     with model_runs(fit, "posterior draws"):
         messages = observations(fit.pair.model, fit.data, {n: v[0] for n, v in first.values.items()})
     return {name: message for name, message in messages.items() if is_masked(message)}
@@ -92,7 +53,7 @@ def completions(fit: Fit, sites: Messages, seed: int, num_draws: int) -> Iterato
     random = generator(seed, "impute", device=fit.problem.device)
     entries = sum(message["value"].numel() for message in sites.values())
     size = max(1, min(MAX_POINTS, MAX_CELLS // max(entries, 1)))
-    for draws in posterior_draws(fit, num_draws):
+    for draws in posterior_draws(fit, num_draws, seed):
         for start in range(0, draws.count, size):
             with fit.context(draws.refit), seeded(seed, "impute", draws.refit, start):
                 batch = complete(fit, sites, draws.batch(start, size), random)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from pyrolatent.capture.bounds import PairRun, check_guide, log_guide, log_prob, run_pair
+from pyrolatent.capture.grouping import grouped_log_probs
 from pyrolatent.capture.particles import by_row, check_particles, check_rows, row_scale, with_particles
 from pyrolatent.capture.sites import sum_all
 from pyrolatent.errors import ArgumentError
@@ -103,10 +104,8 @@ class ELBO(Objective):
         with noise:
             run = run_pair(pair, data)
             log_q = total(log_guide(message, message["scale"]) for message in run.guide.values())
-            observed = [message for message in run.model.values() if message["is_observed"]]
-            latent = [message for message in run.model.values() if not message["is_observed"]]
-            log_prior = total(log_prob(message, message["scale"]) for message in latent)
-            log_likelihood = total(log_prob(message, message["scale"]) for message in observed)
+            log_prior = total(grouped_log_probs(run.latent).values())
+            log_likelihood = total(grouped_log_probs(run.observed).values())
             return torch.as_tensor(beta * (log_q - log_prior) - log_likelihood)
 
 

@@ -2,8 +2,7 @@
 
 For each modelled column of a table, and each observed site of other fits, the observed values are
 compared with draws of the same cells from the posterior predictive distribution, and from the prior
-one where that can be drawn from.  Both are counted in the same bins: levels where there are few,
-else intervals, of equal length in the values or in their logs.
+one where that can be drawn from (`shares` counts both).
 """
 
 import re
@@ -14,75 +13,23 @@ from typing import final
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrolatent.capture.conditioned import observations
 from pyrolatent.capture.sites import DATA_PLATE, Message
 from pyrolatent.column import Label
 from pyrolatent.errors import PyrolatentError
-from pyrolatent.export import num_predictive, prior_values
+from pyrolatent.groups import num_predictive, prior_values
 from pyrolatent.impute import Place, found_in
 from pyrolatent.observed import model_runs, seen_entries
 from pyrolatent.predict import posterior_predictive
 from pyrolatent.result import Fit
+from pyrolatent.shares import Array, Check, Values, check
 
 NUM_DRAWS, NUM_PRIOR = 50, 100  # of the predictive distributions; those of the prior vary more
-MOST_LEVELS = 30  # drawn as bars of their own
-FEWEST_BINS, MOST_BINS = 10, 40
-FEW = 10  # observed values that are marked one by one
-WIDE = 100.0  # largest over smallest value, from which on logs are binned
-TAIL = 0.01  # of the draws on each side that need not be seen
 MOST_PARTS = 12  # numbers of an observation up to which each is compared on its own
 
-Array = NDArray[np.float64]
 Draws = Mapping[str, Tensor]  # observed site -> (S, *site)
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Values:
-    """Observed values of one quantity `(M,)` and predictive draws of them `(S, M)`, as numbers.
-
-    `levels` are the labels whose codes the numbers are; empty for numbers.
-    """
-
-    name: str
-    observed: Array
-    posterior: Array
-    prior: Array | None
-    levels: tuple[str, ...] = ()
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Check:
-    """Shares of the values in bins.
-
-    Attributes:
-        name: Of the column or site.
-        edges: Ends of the bins `(bins + 1,)`; of levels, halfway between them.
-        levels: What the bins are called, where they are levels; else empty.
-        logs: Whether the bins are of equal length in the logs.
-        observed: Shares of the observed values `(bins,)`.
-        marks: The observed values themselves, where they are few; else empty.
-        posterior: Shares of each posterior predictive draw `(S, bins)`.
-        prior: The same of the prior, if it can be drawn from.
-    """
-
-    name: str
-    edges: Array
-    levels: tuple[str, ...]
-    logs: bool
-    observed: Array
-    marks: Array
-    posterior: Array
-    prior: Array | None
-
-    @property
-    def distance(self) -> float:
-        """Total variation distance of the observed shares from those of all posterior draws together."""
-        return float(np.abs(self.observed - self.posterior.mean(0)).sum() / 2)
 
 
 @final
@@ -110,9 +57,6 @@ def predictive_checks(fit: Fit) -> Checks:
         prior, no_prior = {}, str(error)
     found = (values for values in compared(fit, posterior, prior) if values.observed.size)
     return Checks(tuple(map(check, found)), len(next(iter(posterior.values()))), no_prior)
-
-
-# What is compared
 
 
 def compared(fit: Fit, posterior: Draws, prior: Draws) -> Iterator[Values]:
@@ -186,61 +130,11 @@ def site_values(fit: Fit, message: Message, posterior: Tensor, prior: Tensor | N
         entries = torch.zeros_like(seen).reshape(-1, parts)
         entries[:, part] = True
         chosen = entries.reshape(seen.shape) & seen
-        drawn = [d if d is None else d.cpu()[:, chosen].double().numpy() for d in (posterior, prior)]
         title = f"{name}[{part}]" if parts > 1 else name
-        yield Values(title, value[chosen].double().numpy(), drawn[0], drawn[1])
+        before = None if prior is None else numbers_at(prior, chosen)
+        yield Values(title, value[chosen].double().numpy(), numbers_at(posterior, chosen), before)
 
 
-# How it is counted
-
-
-def check(values: Values) -> Check:
-    """Return the shares of the values in bins that show the observed ones and most of the draws."""
-    edges, levels, logs = bins(values)
-    observed = shares(values.observed[None], edges)[0]
-    marks = values.observed if values.observed.size < FEW and not levels else np.empty(0)
-    prior = None if values.prior is None else shares(values.prior, edges)
-    return Check(values.name, edges, levels, logs, observed, marks, shares(values.posterior, edges), prior)
-
-
-def bins(values: Values) -> tuple[Array, tuple[str, ...], bool]:
-    """Return the ends of the bins, what they are called if they are levels, and whether they suit logs."""
-    if values.levels:
-        return np.arange(len(values.levels) + 1) - 0.5, values.levels, False
-    drawn = values.posterior[np.isfinite(values.posterior)]
-    low, high = limits(values.observed, drawn)
-    number = int(np.clip(2 * np.cbrt(values.observed.size), FEWEST_BINS, MOST_BINS))  # Rice's rule
-    if is_whole(values.observed) and is_whole(drawn):
-        low, high = np.floor(low), np.ceil(high)
-        width = 1.0 if high - low < MOST_LEVELS else np.ceil((high - low + 1) / number)
-        edges = np.arange(low, high + width + 1, width) - 0.5
-        return edges, tuple(f"{low + k:.0f}" for k in range(len(edges) - 1)) if width == 1 else (), False
-    positive = min(values.observed.min(), drawn.min(initial=np.inf)) > 0
-    if positive and values.observed.max() > WIDE * values.observed.min():
-        return np.geomspace(low, high, number + 1), (), True
-    return np.linspace(low, high, number + 1), (), False
-
-
-def limits(observed: Array, drawn: Array) -> tuple[float, float]:
-    """Return a range with all observed values and, if they do not lie far off, most of the drawn ones."""
-    least, most = float(observed.min()), float(observed.max())
-    if drawn.size:
-        first, lower, upper, last = np.quantile(drawn, (TAIL, 0.25, 0.75, 1 - TAIL))
-        slack = max(most - least, 3 * (upper - lower))
-        least, most = min(least, max(first, least - slack)), max(most, min(last, most + slack))
-    return (least, most) if most > least else (least - 0.5, most + 0.5)
-
-
-def is_whole(values: Array) -> bool:
-    """True for whole numbers."""
-    return bool((values == np.rint(values)).all())
-
-
-def shares(values: Array, edges: Array) -> Array:
-    """Return the shares of `values (S, M)` in each bin `(S, bins)`; those outside count to none."""
-    rows, number = len(values), len(edges) - 1
-    place = np.searchsorted(edges, values, side="right") - 1
-    place = np.where(values == edges[-1], number - 1, place)
-    inside = (place >= 0) & (place < number)
-    flat = (np.arange(rows)[:, None] * number + place)[inside]
-    return np.bincount(flat, minlength=rows * number).reshape(rows, number) / values.shape[1]
+def numbers_at(draws: Tensor, chosen: Tensor) -> Array:
+    """Return the chosen entries `(S, M)` of `draws (S, *site)`."""
+    return draws.cpu()[:, chosen].double().numpy()

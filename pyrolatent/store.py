@@ -48,7 +48,6 @@ from pyrolatent.seeds import generator, seeded
 FORMAT = 2
 FIT, TENSORS, FRAME = "fit.json", "tensors.safetensors", "frame.json"
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-STORED = ("samples", "sample_stats", "losses", "params", "state")  # mappings of a fit to tensors
 
 Tensors = Mapping[str, Tensor]  # group/name -> tensor
 
@@ -128,7 +127,13 @@ def fit_to_dict(fit: Fit, data: Mapping[str, Any] | None, tensors: list[str]) ->
 
 def tensors_of(fit: Fit, data: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return all tensors of a fit by group and name, copied: the file takes none that share memory."""
-    groups = {name: getattr(fit, name) for name in STORED}
+    groups = {
+        "samples": fit.samples,
+        "sample_stats": fit.sample_stats,
+        "losses": fit.losses,
+        "params": fit.params,
+        "state": fit.state,
+    }
     if fit.weights is not None:
         groups["weights"] = {"raw": fit.weights.raw, "smoothed": fit.weights.smoothed}
     found = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
@@ -165,11 +170,15 @@ def load(path: str | os.PathLike[str], model: Model | Pair | None = None) -> Fit
         problem=problem,
         method=method_from_dict(state["method"]),
         sites=sites_from_dict(state["sites"]),
+        samples=group(tensors, "samples"),
+        sample_stats=group(tensors, "sample_stats"),
         diagnostics=by_site(group(tensors, "diagnostics")),
         warnings=tuple(state["warnings"]),
         info=from_plain(state["info"]),
         weights=weights_from_dict(state, tensors),
-        **{name: group(tensors, name) for name in STORED},
+        losses=group(tensors, "losses"),
+        params=group(tensors, "params"),
+        state=group(tensors, "state"),
     )
     fit = with_parameters(fit, state)
     if model is not None and state["has_data"]:

@@ -28,7 +28,7 @@ TAKES_NUMBERS = (aten.index_put.default, aten.index_put_.default, aten.fill_.Ten
 class OnDevice(Tensor):
     """A tensor on the device."""
 
-    values: Tensor
+    held: Tensor
 
     @staticmethod
     def __new__(cls, values: Tensor) -> "OnDevice":
@@ -40,7 +40,7 @@ class OnDevice(Tensor):
             dtype=values.dtype,
             device=DEVICE,
         )
-        made.values = values
+        made.held = values
         return made
 
     @classmethod
@@ -48,16 +48,16 @@ class OnDevice(Tensor):
         return compute(func, args, kwargs or {})
 
     def tolist(self) -> Any:
-        return self.values.tolist()  # allowed on CUDA, but not for a subclass of Tensor
+        return self.held.tolist()  # allowed on CUDA, but not for a subclass of Tensor
 
-    def __repr__(self) -> str:  # type: ignore[override]
-        return f"OnDevice({self.values})"
+    def __repr__(self) -> str:
+        return f"OnDevice({self.held})"
 
 
 def compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Run an operation where its tensors are."""
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    wrappers = {id(leaf.values): leaf for leaf in tensors if isinstance(leaf, OnDevice)}
+    wrappers = {id(leaf.held): leaf for leaf in tensors if isinstance(leaf, OnDevice)}
     strays = [leaf for leaf in tensors if not isinstance(leaf, OnDevice) and not may_stray(func, leaf)]
     if wrappers and strays:
         shapes = [tuple(stray.shape) for stray in strays]
@@ -68,14 +68,16 @@ def compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     elif kwargs.get("device") is not None:
         there = torch.device(kwargs["device"]) == DEVICE
         kwargs = {**kwargs, "device": "cpu"}
-    result = func(*tree_map_only(OnDevice, values_of, args), **tree_map_only(OnDevice, values_of, kwargs))
+    result = func(*tree_map_only(OnDevice, content, args), **tree_map_only(OnDevice, content, kwargs))
     if not there:
         return result
-    return tree_map_only(Tensor, lambda leaf: wrappers[id(leaf)] if id(leaf) in wrappers else OnDevice(leaf), result)
+    return tree_map_only(
+        Tensor, lambda leaf: wrappers[id(leaf)] if id(leaf) in wrappers else OnDevice(leaf), result
+    )
 
 
-def values_of(tensor: OnDevice) -> Tensor:
-    return tensor.values
+def content(tensor: OnDevice) -> Tensor:
+    return tensor.held
 
 
 def may_stray(func: Any, tensor: Tensor) -> bool:
@@ -112,6 +114,8 @@ class Literals(TorchFunctionMode):
 
 class Generator(torch.Generator):
     """A stream that says it is on the device."""
+
+    asked: torch.device
 
     def __new__(cls, device: torch.device | str = "cpu") -> "Generator":
         made = super().__new__(cls, "cpu")

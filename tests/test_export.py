@@ -17,7 +17,7 @@ from pyro.distributions import constraints
 from scipy import stats
 from torch import Tensor
 
-from pyrolatent import export
+from pyrolatent import groups as export_groups
 from pyrolatent.errors import ArgumentError, FitWarning, ModelError
 from pyrolatent.export import GROUPS, describe, to_inference_data, wrap
 from pyrolatent.fit import fit
@@ -349,12 +349,12 @@ def test_unknown_group(of_table: Fit):
 
 def test_a_large_log_likelihood_needs_to_be_asked_for(of_table: Fit, monkeypatch: pytest.MonkeyPatch):
     size = 8 * CHAINS * DRAWS * 30
-    monkeypatch.setattr(export, "MAX_LOG_LIKELIHOOD", size - 1)
+    monkeypatch.setattr(export_groups, "MAX_LOG_LIKELIHOOD", size - 1)
     found = to_inference_data(of_table)
     assert "log_likelihood" not in found
     assert "would take 0.0 GB. ask for them by name" in found.attrs["log_likelihood_left_out"]
     assert "log_likelihood" in to_inference_data(of_table, ["log_likelihood"])
-    monkeypatch.setattr(export, "MAX_LOG_LIKELIHOOD", size)
+    monkeypatch.setattr(export_groups, "MAX_LOG_LIKELIHOOD", size)
     assert "log_likelihood" in to_inference_data(of_table)
 
 

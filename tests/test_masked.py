@@ -17,9 +17,9 @@ from torch import Tensor
 from pyrolatent import HMC, Fit, FitWarning, ModelError, Pair, Schema, fit, impute, infer_schema
 from pyrolatent.cells import cell_table
 from pyrolatent.distributions import IncompleteMVN
+from pyrolatent.draws import posterior_draws
 from pyrolatent.imputations import Imputations
 from pyrolatent.impute import has_one_network
-from pyrolatent.masked import posterior_draws
 from pyrolatent.pair import as_pair
 from tests.small_fits import function_fit
 
@@ -241,9 +241,9 @@ def test_draws_go_with_the_parameters_of_their_refit() -> None:
     refits = {"parameters": torch.zeros(4, 2)}
     learnt = replace(result, samples={n: v.reshape(4, -1) for n, v in result.samples.items()}, state=refits)
     for number in (1, 3, 10, DRAWS, 2 * DRAWS):
-        one = list(posterior_draws(learnt, number))
+        one = list(posterior_draws(learnt, number, seed=0))
         assert [(draws.refit, draws.count) for draws in one] == [(0, min(number, DRAWS))]
-        parts = list(posterior_draws(replace(learnt, parameters=object()), number))
+        parts = list(posterior_draws(replace(learnt, parameters=object()), number, seed=0))
         assert [draws.refit for draws in parts] == [0, 1, 2, 3]
         assert [draws.count for draws in parts] == [len(draws.values["centre"]) for draws in parts]
         for name, values in one[0].values.items():
@@ -510,3 +510,20 @@ def test_columns_in_their_units_come_back_as_they_are_drawn() -> None:
     probabilities = np.array([0.2, 0.3, 0.5])
     error = np.sqrt(probabilities * (1 - probabilities) / DRAWS)
     assert (np.abs(shares - probabilities) < 5 * error).all(axis=None)
+
+
+def test_columns_with_equal_values_are_both_completed() -> None:
+    @dataclass(frozen=True)
+    class Cells(TablePair):
+        def program(self, x: Tensor, mask: Tensor) -> None:
+            centre = pyro.sample("centre", dist.Normal(0.0, 1.0))
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(centre, 1.0).expand(x.shape).mask(mask).to_event(1), obs=x)
+
+    number = pd.Series(np.random.default_rng(0).normal(size=20)).mask(np.arange(20) % 4 == 0)
+    frame = pd.DataFrame({"one": number, "same": number})
+    pair = Cells(infer_schema(frame))
+    tensors = as_if(pair, **pair.schema.encode(frame))
+    table = next(impute(replace(tensors, problem=replace(tensors.problem, frame=frame))).frames)
+    assert not table.isna().any(axis=None)
+    assert (table["one"] != table["same"]).sum() == number.isna().sum()

@@ -194,8 +194,11 @@ def test_early_stopping_keeps_a_copy_of_the_best_state() -> None:
             best, at = smooth, check
     assert at == len(validation) - 1 - 5
     longer = quiet(
-        user.model, user.data, SVI(num_steps=4_000, lr=0.02, validation_fraction=0.4, num_draws=1),
-        guide=user.guide, seed=0,
+        user.model,
+        user.data,
+        SVI(num_steps=4_000, lr=0.02, validation_fraction=0.4, num_draws=1),
+        guide=user.guide,
+        seed=0,
     )
     torch.testing.assert_close(longer.losses["validation"][0, : len(validation)], validation)
     assert not torch.equal(longer.state["parameters"], found.state["parameters"])
@@ -211,7 +214,7 @@ def test_the_rate_rises_and_falls_to_zero() -> None:
 
 def test_a_gradient_far_longer_than_the_others_is_shortened() -> None:
     gradient, typical = torch.tensor([30.0, 40.0]), torch.tensor(1.0)
-    loss, shortened, after = guarded(torch.tensor(0.0), gradient, typical)
+    _, shortened, after = guarded(torch.tensor(0.0), gradient, typical)
     torch.testing.assert_close(shortened, torch.tensor([6.0, 8.0]))
     assert after.item() == pytest.approx(0.95 + 0.05 * 10)
     _, kept, _ = guarded(torch.tensor(0.0), gradient / 10, typical)
@@ -227,7 +230,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state() -> None
             # the better the fit, the nearer the scale comes to below zero
             pyro.sample("y", dist.Normal(0.0, 1.0 - rise), obs=y)
 
-    with pytest.warns(FitWarning, match=r"not finite at step \d+ \(first to blame: .* site 'y' of the model\)"):
+    with pytest.warns(
+        FitWarning, match=r"not finite at step \d+ \(first to blame: .* site 'y' of the model\)"
+    ):
         found = fit(model, {"y": torch.zeros(5)}, SVI(num_steps=2_000, lr=0.01), seed=0, progress=False)
     assert found.params["rise"].item() < 1
     assert found.losses["train"].isfinite().all()
@@ -236,16 +241,19 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state() -> None
 
 def test_a_loss_that_never_was_finite_is_an_error() -> None:
     def model(y: Tensor) -> None:
-        pyro.factor("bad", (pyro.param("m", torch.tensor(0.0)) - 1).log())
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal(pyro.param("m", torch.tensor(0.0)), 1e-200), obs=y)
 
-    with pytest.raises(ModelError, match=r"not finite at the first step.*site 'bad'"):
-        fit(model, {"y": torch.zeros(3)}, SVI(num_steps=10), seed=0, progress=False)
+    with pytest.raises(ModelError, match=r"not finite at the first step.*site 'y' of the model"):
+        fit(model, {"y": torch.ones(3)}, SVI(num_steps=10), seed=0, progress=False)
 
 
 def test_unfinished_training_is_said_aloud() -> None:
     data = conjugate_data()
-    with pytest.warns(FitWarning, match="training is unfinished"):
-        fit(conjugate, {"y": data["y"] + 30}, SVI(num_steps=1_000, lr=1e-3), seed=0, progress=False)
+    found = quiet(conjugate, {"y": data["y"] + 30}, SVI(num_steps=1_000, lr=1e-3), seed=0)
+    assert any("training is unfinished. Raise num_steps or lr." in warning for warning in found.warnings)
+    done = quiet(conjugate, data, SVI(num_steps=1_000, lr=0.05), seed=0)
+    assert not any("unfinished" in warning for warning in done.warnings)
 
 
 def test_start_continues_with_the_parameters_of_an_earlier_fit() -> None:

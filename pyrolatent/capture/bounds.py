@@ -35,6 +35,16 @@ class PairRun:
     model: Messages
 
     @property
+    def observed(self) -> Messages:
+        """The sites of the model that make up its likelihood, factors included."""
+        return {name: message for name, message in self.model.items() if message["is_observed"]}
+
+    @property
+    def latent(self) -> Messages:
+        """The sites of the model that make up its prior."""
+        return {name: message for name, message in self.model.items() if not message["is_observed"]}
+
+    @property
     def max_plate_nesting(self) -> int:
         """Dimensions, counted from the right, that the plates of guide and model use."""
         messages = (*self.guide.values(), *self.model.values())

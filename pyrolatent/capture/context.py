@@ -39,7 +39,7 @@ def model_context(dtype: torch.dtype, device: torch.device, *, validate: bool = 
 def no_sample_checks() -> Iterator[None]:
     """Let distributions made before the fit, which carry a switch of their own, check nothing either."""
     checks = Distribution._validate_sample
-    Distribution._validate_sample = unchecked  # type: ignore[method-assign]
+    Distribution._validate_sample = unchecked  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ stay where they are.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, fx
@@ -70,8 +70,10 @@ def lift(module: fx.GraphModule) -> list[Source]:
     for node in list(calls(module)):
         if not is_random(node) or any(source.op != "get_attr" for source in node.all_input_nodes):
             continue
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda held: getattr(module, held.target))
-        sources.append((node.target, args, kwargs))
+        args, kwargs = fx.node.map_arg(
+            (node.args, node.kwargs), lambda kept: getattr(module, str(kept.target))
+        )
+        sources.append((cast(Any, node.target), cast(Any, args), cast(Any, kwargs)))
         with module.graph.inserting_after(last):
             last = module.graph.placeholder(f"noise_{len(sources)}")
         last.meta = dict(node.meta)

@@ -151,5 +151,3 @@ def check_repeatable(again: list[LossAndGradient], expected: list[LossAndGradien
             why="something in model or guide is drawn by NumPy or Python, or changes with each call",
             remedy="draw it with pyro.sample or torch, or once before the fit",
         )
-
-

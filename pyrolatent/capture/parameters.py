@@ -16,6 +16,7 @@ from typing import Any, final
 import pyro
 import torch
 from pyro.infer.autoguide import AutoGuide
+from pyro.params.param_store import StateDict
 from torch import Tensor, nn
 from torch.distributions import transform_to
 from torch.overrides import TorchFunctionMode
@@ -32,7 +33,6 @@ REQUIRES_GRAD = Tensor.requires_grad.__get__  # type: ignore[attr-defined]
 # What Pyro calls when it registers a parameter: the store must hold the leaf itself.
 IDENTITY_OF_A_LEAF = {Tensor.contiguous, Tensor.requires_grad_, REQUIRES_GRAD}
 
-StoreState = dict[str, Any]  # what `param_store.get_state()` returns: names to leaves, and constraints
 
 
 @final
@@ -66,7 +66,7 @@ class Parameters:
     layout: Layout
     initial: Tensor = field(repr=False)
     of_module: frozenset[str]
-    store: StoreState = field(repr=False)
+    store: StateDict = field(repr=False)
     constants: Sequence[tuple[Tensor, Tensor]] = field(repr=False)  # buffers, and as the fit's dtype has them
 
     @contextlib.contextmanager
@@ -75,7 +75,7 @@ class Parameters:
         leaves = self.store["params"]
         substitutes = {id(leaves[name]): part for name, part in self.layout.unpack(flat).items()}
         substitutes |= {id(buffer): value for buffer, value in self.constants}
-        state = {"params": dict(leaves), "constraints": dict(self.store["constraints"])}
+        state: StateDict = {"params": dict(leaves), "constraints": dict(self.store["constraints"])}
         with pyro.get_param_store().scope(state), Substituted(substitutes):
             yield
 
@@ -132,7 +132,7 @@ def find_parameters(
         ModelError: A module changes its buffers when it runs, as BatchNorm does.
     """
     modules = SeenModules(dtype, device)
-    scope: StoreState = {"params": {}, "constraints": {}}
+    scope: StateDict = {"params": {}, "constraints": {}}
     random = generator(seed, "sites", device=device)
     with (
         seeded(seed, "initial parameters"),

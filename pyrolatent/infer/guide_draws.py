@@ -1,12 +1,12 @@
 """Draws from a trained guide, as captured graphs over many noises at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
+from pyrolatent.capture.bounds import guide_of, recorded, terms
 from pyrolatent.capture.conditioned import Conditioned
 from pyrolatent.capture.ladder import MAX_POINTS
 from pyrolatent.capture.noise import NoisyGraph, capture_noisy
@@ -23,7 +23,12 @@ def drawn_sites(sites: SiteTable, *, amortised: bool) -> list[str]:
 
 
 def draw_guide(
-    pair: Pair, parameters: Parameters, flat: Tensor, data: dict[str, Any], names: Sequence[str], number: int
+    pair: Pair,
+    parameters: Parameters,
+    flat: Tensor,
+    data: Mapping[str, Any],
+    names: Sequence[str],
+    number: int,
 ) -> dict[str, Tensor]:
     """Return draws `(R, number, *site)` of latent and deterministic sites, on the host.
 
@@ -40,9 +45,8 @@ def draw_guide(
 
     def draw(values: Tensor) -> list[Tensor]:
         with parameters.at(values):
-            trace = pyro.poutine.trace(pair.guide).get_trace(**data)
-            found = {n: node["value"] for n, node in trace.nodes.items() if node["type"] == "sample"}
-            with Conditioned(found) as run:
+            drawn = terms(recorded(guide_of(pair), data))
+            with Conditioned({n: message["value"] for n, message in drawn.items()}) as run:
                 pair.model(**data)
             # a parameter that is a site's value, as in AutoDelta, passes a torch function here
             return [run.messages[name]["value"].clone() for name in names]

@@ -18,7 +18,7 @@ from pyrolatent.errors import ArgumentError
 from pyrolatent.infer.method import Method
 from pyrolatent.infer.progress import progress_bar
 from pyrolatent.infer.sampler import Draws, Sampler, flat_covariance
-from pyrolatent.infer.start import ADAM_STEPS, MAX_ASCENT, starting_draws
+from pyrolatent.infer.start import ADAM_STEPS, MAX_ASCENT, learnt, starting_draws
 from pyrolatent.kernels.leapfrog import leapfrog_step
 from pyrolatent.result import Compile, Fit, Problem
 from pyrolatent.seeds import generator
@@ -63,8 +63,10 @@ class HMC(Method):
 
     def run(self, problem: Problem) -> Fit:
         clock = Clock()
-        model, data = problem.pair.model, problem.data
-        density = capture_density(model, data, seed=problem.seed, dtype=problem.dtype, device=problem.device)
+        model, parameters, state = learnt(problem)
+        density = capture_density(
+            model, problem.data, seed=problem.seed, dtype=problem.dtype, device=problem.device
+        )
         chains, warmup, num_draws = self.resolved(density)
         superchain = SUPERCHAIN_SIZE if chains >= MANY_CHAINS and chains % SUPERCHAIN_SIZE == 0 else 1
         with (
@@ -100,7 +102,10 @@ class HMC(Method):
         }
         method = HMC(chains, warmup, num_draws)
         warnings = weaknesses(draws, num_draws, diagnostics) + slow
-        return Fit(problem, method, density.sites, samples, draws.stats, diagnostics, warnings, info)
+        return Fit(
+            problem, method, density.sites, samples, draws.stats, diagnostics, warnings, info,
+            state=state, parameters=parameters,
+        )  # fmt: skip
 
     def resolved(self, density: LogDensity) -> tuple[int, int, int]:
         """Return chains, warm-up and draws with every default filled in."""

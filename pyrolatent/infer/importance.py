@@ -5,11 +5,7 @@ The proposal is what is known best: the guide that `start` has trained, a normal
 and moves to where its weighted draws are (`proposal`).  The weights are Pareto-smoothed (`psis`), and
 Pareto k says whether they can be trusted.
 
-Draws are then picked to have equal weights, without replacement, by systematic sampling in random
-order: with M draws kept, draw i is among them with probability M w_i, so their averages have the
-weighted averages as their mean, without bias.  That needs M w_i <= 1 for all, so M is 1 over the
-largest weight.  More draws could be kept only by taking some twice, or large weights less often
-than they deserve.
+Draws are then picked to have equal weights, without replacement (`resampling`).
 """
 
 import math
@@ -20,7 +16,6 @@ import torch
 from torch import Tensor
 
 from pyrolatent.capture.density import LogDensity, capture_density
-from pyrolatent.capture.parameters import Parameters
 from pyrolatent.infer.guide_proposal import given_guide, trained_guide
 from pyrolatent.infer.hmc import MIN_ESS, Clock, named_samples, slowness
 from pyrolatent.infer.laplace import check_num_draws, climbers, doubts
@@ -28,10 +23,10 @@ from pyrolatent.infer.method import Method
 from pyrolatent.infer.modes import find_modes
 from pyrolatent.infer.points import Points, capture_points
 from pyrolatent.infer.proposal import MAX_MOVES, HeavyNormal, Proposal, adapted, log_ratios
+from pyrolatent.infer.resampling import resampled
 from pyrolatent.infer.sampler import flat_covariance
-from pyrolatent.infer.start import check_same_model, starting_draws
+from pyrolatent.infer.start import check_same_model, learnt, starting_draws
 from pyrolatent.kernels.adaptation import pooled_covariance
-from pyrolatent.pair import Model
 from pyrolatent.psis import psis, quantity_ess, reliable_k, weights_ess
 from pyrolatent.result import Fit, Problem, Weights
 from pyrolatent.seeds import generator
@@ -75,7 +70,7 @@ class ImportanceSampling(Method):
             value = points(position)[0]
             raw = log_ratios(value, log_prob)
         smoothed, pareto_k = psis(raw)
-        keep = picked(smoothed, random)
+        keep = resampled(smoothed, random)
         samples = named_samples(density, position[keep][None])
         clock.lap("draws")
         diagnostics = judged(density, position, smoothed, len(keep))
@@ -93,15 +88,6 @@ class ImportanceSampling(Method):
             problem, self, density.sites, samples, stats, diagnostics, warnings, info,
             weights=weights, state=state, parameters=parameters,
         )  # fmt: skip
-
-
-def learnt(problem: Problem) -> tuple[Model, Parameters | None, dict[str, Tensor]]:
-    """Return the model with its parameters at what `start` has learnt, these, and their values."""
-    start, model = problem.start, problem.pair.model
-    if start is None or start.parameters is None:
-        return model, None, {}
-    flat = start.state["parameters"][0].to(device=problem.device, dtype=problem.dtype)
-    return start.parameters.bound(model, flat), start.parameters, {"parameters": flat[None]}
 
 
 def choose_proposal(
@@ -131,20 +117,6 @@ def normal_of(density: LogDensity, start: Fit) -> HeavyNormal:
         draws = starting_draws(density, start)
         centre, covariance = draws.mean(0), pooled_covariance(draws, flat_covariance(density))
     return HeavyNormal(centre, torch.linalg.cholesky(covariance))
-
-
-def picked(log_weights: Tensor, random: torch.Generator) -> Tensor:
-    """Return which draws `(M,)` to keep with equal weights, M = 1 / max w, for normalised weights `(S,)`.
-
-    Systematic sampling (Madow 1949): the draws, in random order, lie end to end on a line, each as
-    long as M w_i, and those that a comb of spacing 1 hits are kept.
-    """
-    weights = log_weights.exp()
-    number = math.floor(1 / float(weights.max()) + 1e-6)  # rounding must not cost a draw
-    order = torch.randperm(len(weights), generator=random, device=weights.device)
-    offset = torch.rand((), generator=random, dtype=weights.dtype, device=weights.device)
-    ends = (number * weights[order].cumsum(0) + offset).floor()
-    return order[ends.diff(prepend=ends.new_zeros(1)) > 0]
 
 
 def judged(

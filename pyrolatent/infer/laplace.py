@@ -19,7 +19,7 @@ from pyrolatent.infer.method import Method
 from pyrolatent.infer.modes import Mode, find_modes
 from pyrolatent.infer.points import Points, capture_points
 from pyrolatent.infer.proposal import NormalProposal, log_ratios
-from pyrolatent.infer.start import spaced, starting_draws, starting_points
+from pyrolatent.infer.start import learnt, spaced, starting_draws, starting_points
 from pyrolatent.psis import psis, reliable_k
 from pyrolatent.result import Fit, Problem, Weights
 from pyrolatent.seeds import generator
@@ -48,8 +48,10 @@ class Laplace(Method):
 
     def run(self, problem: Problem) -> Fit:
         clock = Clock()
-        model, data = problem.pair.model, problem.data
-        density = capture_density(model, data, seed=problem.seed, dtype=problem.dtype, device=problem.device)
+        model, parameters, state = learnt(problem)
+        density = capture_density(
+            model, problem.data, seed=problem.seed, dtype=problem.dtype, device=problem.device
+        )
         random = generator(problem.seed, "laplace", device=problem.device)
         with density.context(), torch.no_grad():
             points = capture_points(density, problem.compile, self.num_draws)
@@ -73,7 +75,8 @@ class Laplace(Method):
         return Fit(
             problem, self, density.sites, samples, {"lp": value[possible][None].cpu()}, {}, warnings, info,
             weights=Weights(raw.cpu(), smoothed.cpu(), pareto_k),
-            state={"position": mode.position, "covariance": mode.covariance},
+            state={"position": mode.position, "covariance": mode.covariance} | state,
+            parameters=parameters,
         )  # fmt: skip
 
 

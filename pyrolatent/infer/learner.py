@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
+from pyro import poutine
 from torch import Tensor
 
+from pyrolatent.capture.bounds import check_guide
 from pyrolatent.capture.objective import Loss, ObjectiveGradient, capture_objective
 from pyrolatent.capture.parameters import Parameters, find_parameters
 from pyrolatent.capture.sites import SiteTable
 from pyrolatent.errors import ModelError
 from pyrolatent.infer.guides import check_no_local_autoguide, with_guide
 from pyrolatent.infer.rows import RowData, batches, check_batches, scaled, split_rows
-from pyrolatent.objectives import Objective, check_guide
-from pyrolatent.pair import Pair
+from pyrolatent.objectives import Objective
+from pyrolatent.pair import Model, Pair
 from pyrolatent.result import Problem
 from pyrolatent.seeds import generator, seeded
 
@@ -41,6 +43,11 @@ class Learner:
     held_out: Tensor
     batch_size: int
     seed: int
+
+    @property
+    def guide(self) -> Model:
+        assert self.pair.guide is not None  # `prepare` saw to it
+        return self.pair.guide
 
     @property
     def num_refits(self) -> int:
@@ -93,7 +100,7 @@ class Learner:
         return noisy.draw if self.num_refits == 1 else lambda: noisy.draw_many(self.num_refits)
 
     def validation(self, objective: Loss, num_steps: int) -> Callable[[Tensor], Tensor] | None:
-        """Return the loss of the rows held out `(R,)` as a function of parameters `(R, P)`, if there are any."""
+        """Return the loss `(R,)` of the rows held out at parameters `(R, P)`, if any are held out."""
         if not len(self.held_out):
             return None
         data = {**self.data.constants, **self.data.take(self.held_out)}
@@ -153,19 +160,15 @@ def split(
     train = order[num_held:].sort().values
     if num_refits == 1:
         return (train if num_rows else order.new_zeros(1))[None], order[:num_held]
-    picks = torch.randint(
-        len(train), (num_refits, len(train)), generator=random, device=problem.device
-    )
+    picks = torch.randint(len(train), (num_refits, len(train)), generator=random, device=problem.device)
     return train[picks], order[:num_held]
 
 
 def blamed(learner: Learner, data: Mapping[str, Any], flat: Tensor, tries: int = 20) -> str:
     """Return the first site whose value or log-probability is not finite at parameters `(P,)`, in words."""
-    from pyro import poutine
-
     for _ in range(tries):
         with learner.parameters.at(flat):
-            guide = poutine.trace(learner.pair.guide).get_trace(**data)
+            guide = poutine.trace(learner.guide).get_trace(**data)
             model = poutine.trace(poutine.replay(learner.pair.model, guide)).get_trace(**data)
             guide.compute_log_prob()
             model.compute_log_prob()

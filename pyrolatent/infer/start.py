@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from pyrolatent.capture.density import LogDensity
+from pyrolatent.capture.parameters import Parameters
 from pyrolatent.capture.sites import START_RADIUS
 from pyrolatent.capture.unconstrain import unconstrain
 from pyrolatent.errors import ModelError
@@ -11,7 +12,8 @@ from pyrolatent.kernels.adaptation import MAX_DENSE, hessians, laplace, pooled_c
 from pyrolatent.kernels.ascent import lbfgs_ascent
 from pyrolatent.kernels.hmc import Metric, metric
 from pyrolatent.kernels.leapfrog import Density
-from pyrolatent.result import Fit
+from pyrolatent.pair import Model
+from pyrolatent.result import Fit, Problem
 
 ATTEMPTS = 100
 ADAM_STEPS = 30
@@ -114,6 +116,18 @@ def starting_draws(density: LogDensity, start: Fit) -> Tensor:
     """
     check_same_model(density, start)
     return unconstrain(density, start.flat_samples())
+
+
+def learnt(problem: Problem) -> tuple[Model, Parameters | None, dict[str, Tensor]]:
+    """Return the model with its parameters at what the earlier fit has learnt, these, and their values.
+
+    Without an earlier fit, or parameters in it, the model is as it was.
+    """
+    start, model = problem.start, problem.pair.model
+    if start is None or start.parameters is None:
+        return model, None, {}
+    flat = start.state["parameters"][0].to(device=problem.device, dtype=problem.dtype)
+    return start.parameters.bound(model, flat), start.parameters, {"parameters": flat[None]}
 
 
 def check_same_model(density: LogDensity, start: Fit) -> None:

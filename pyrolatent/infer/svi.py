@@ -17,6 +17,7 @@ from pyrolatent.capture.objective import Loss
 from pyrolatent.capture.parameters import find_parameters
 from pyrolatent.capture.sites import SiteTable, read_sites
 from pyrolatent.errors import ArgumentError, ModelError
+from pyrolatent.infer.fidelity import guide_weights
 from pyrolatent.infer.guide_draws import draw_guide, drawn_sites
 from pyrolatent.infer.hmc import Clock
 from pyrolatent.infer.learner import Learner, blamed, prepare
@@ -24,7 +25,8 @@ from pyrolatent.infer.method import Method
 from pyrolatent.infer.progress import progress_bar
 from pyrolatent.infer.training import Schedule, Trained, eager_step, step_graph, train
 from pyrolatent.objectives import elbo
-from pyrolatent.result import Compile, Fit, Problem
+from pyrolatent.psis import reliable_k
+from pyrolatent.result import Compile, Fit, Problem, Weights
 from pyrolatent.seeds import generator, seeded
 
 # How far the loss may still fall between the last fifth but one of the steps and the last:
@@ -102,7 +104,9 @@ class SVI(Method):
             params = {name: value.cpu() for name, value in parameters.learnt(trained.flat).items()}
             samples = draw_guide(pair, parameters, trained.flat, problem.data, names, self.num_draws)
             clock.lap("draws")
-            warnings = (*failure(trained, learner, problem), *unfinished(trained))
+            weights = guide_weights(problem, learner, sites, trained.flat[0])
+            warnings = (*failure(trained, learner, problem), *unfinished(trained), *distant(weights))
+            clock.lap("diagnostics")
         info = {
             "rung": "vmap" if graph else "eager",
             "reason": gradient.reason,
@@ -114,7 +118,15 @@ class SVI(Method):
             "seconds": clock.seconds,
         }
         return Fit(
-            problem, self, sites, samples, {}, {}, warnings, info,
+            problem,
+            self,
+            sites,
+            samples,
+            {},
+            {},
+            warnings,
+            info,
+            weights=weights,
             losses={"train": trained.train.cpu(), "validation": trained.validation.cpu()},
             params=params,
             state={"parameters": trained.flat},
@@ -149,6 +161,17 @@ def compiled(graph: Graph | None, example: list[Any], num_steps: int, compile: C
     faster = graph.compile()
     faster(*example)
     return faster
+
+
+def distant(weights: Weights | None) -> tuple[str, ...]:
+    """Return a warning where the guide is far from the posterior."""
+    if weights is None or weights.pareto_k <= (limit := reliable_k(len(weights.raw))):
+        return ()
+    return (
+        f"Pareto k of the guide is {weights.pareto_k:.2f} (> {limit:.2f}): it is not close to the posterior, "
+        "and its intervals may be too narrow. Fit with HMC(), from start= this fit if it takes long, or give "
+        "a richer guide.",
+    )
 
 
 def failure(trained: Trained, learner: Learner, problem: Problem) -> tuple[str, ...]:

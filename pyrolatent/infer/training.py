@@ -25,7 +25,8 @@ MEMORY = 0.95  # of the typical norm, from step to step
 SMOOTHING = 0.7  # of the loss, from check to check
 WARM_UP = 0.05  # part of the steps over which the learning rate rises
 
-# (flat (R, P), typical norm (R,), step (), rows (R, B, ...), noise) -> loss (R,), gradient (R, P), typical norm (R,)
+# Parameters (R, P), typical norms (R,), step (), rows (R, B, ...) each and noise, to losses (R,), gradients
+# (R, P) and typical norms (R,).
 Step = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
@@ -72,7 +73,8 @@ def step_graph(gradient: ObjectiveGradient, inputs: list[Tensor]) -> Graph | Non
     module, num_rows = gradient.noisy.graph.module, len(gradient.names)
 
     def one(flat: Tensor, typical: Tensor, step: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        return guarded(*module(flat, step, *rest), typical)
+        loss, slope = module(flat, step, *rest)
+        return guarded(loss, slope, typical)
 
     def single(flat: Tensor, typical: Tensor, step: Tensor, *rest: Tensor) -> list[Tensor]:
         batch = [value[0] for value in rest[:num_rows]]
