@@ -8,7 +8,6 @@ rotates, and the median over the rounds counts.
 
 import argparse
 import itertools
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,6 +18,7 @@ from pyro.ops.integrator import potential_grad
 from torch import Tensor
 
 from benchmarks.record import append
+from benchmarks.timing import Contender, parse_options, race
 from pyrolatent.capture.compile import MAX_COMPILED_OPS
 from pyrolatent.capture.density import capture_density
 from tests.pyro_reference import (
@@ -47,6 +47,7 @@ class Captured(NamedTuple):
     batched: Batched
     pack: Callable[[Point], Tensor]
     rung: str
+    vectorised: bool
     num_ops: Callable[[Tensor], int]
     compile: Callable[[Tensor], Batched]
 
@@ -58,13 +59,14 @@ def adapt(model: Callable[..., Any], data: Data) -> Captured:
         batched=density.batched,
         pack=density.sites.layout.pack,
         rung=density.rung,
+        vectorised=density.batched.vectorised,
         num_ops=lambda points: density.batched.graph(points).num_ops,
         compile=lambda points: density.batched.graph(points).compile(),
     )
 
 
 def main() -> None:
-    options = parse_options()
+    options = parse_options(__doc__, MODELS)
     torch.set_num_threads(options.threads)
     print(f"gradients per second, float64, {options.threads} thread(s), median of {options.rounds} rounds")
     print(f"{'model':<18}{'dim':>4} {'rung':<7}{'error':>8}" + "".join(f"{name:>12}" for name in COLUMNS))
@@ -86,7 +88,7 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     points = random_points(model, data)
     flat = torch.stack([ours.pack(point) for point in points])
     batched, seconds = {"": ours.batched}, 0.0
-    if not options.no_compile and ours.rung == "vmap" and ours.num_ops(flat) <= MAX_COMPILED_OPS:
+    if not options.no_compile and ours.vectorised and ours.num_ops(flat) <= MAX_COMPILED_OPS:
         batched[" compiled"], seconds = compiled(ours, flat)
     oracle = HAND_WRITTEN[name](**data) if name in HAND_WRITTEN else pyro_potential(model, data).log_density
     error = largest_error(list(batched.values()), ours.pack, oracle, points)
@@ -96,7 +98,7 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "dim": flat.shape[1],
         "rung": ours.rung,
         "error": error,
-        "ops": ours.num_ops(flat) if ours.rung == "vmap" else None,
+        "ops": ours.num_ops(flat) if ours.vectorised else None,
         "compile_seconds": round(seconds, 1),
         "gradients_per_second": race(contenders, options.rounds, options.seconds),
     }
@@ -134,13 +136,6 @@ def flattened(results: list[tuple[Tensor, Point]], pack: Callable[[Point], Tenso
 # Timing
 
 
-class Contender(NamedTuple):
-    """Something to time, and the number of gradients that one call of it is worth."""
-
-    call: Callable[[], Any]
-    gradients: int
-
-
 def pyro_contenders(model: Callable[..., Any], data: Data, points: list[Point]) -> dict[str, Contender]:
     """Return Pyro's potential, plain and through `torch.jit.trace` (its `jit_compile=True`)."""
     contenders = {}
@@ -172,29 +167,6 @@ def compiled(ours: Captured, flat: Tensor) -> tuple[Batched, float]:
     return lambda position: graphs[len(position)](position), time.perf_counter() - start
 
 
-def race(contenders: dict[str, Contender], rounds: int, seconds: float) -> dict[str, float]:
-    """Return each contender's median rate; a turn lasts about `seconds`."""
-    repeats = {name: max(1, round(seconds / time_of(one.call, 1))) for name, one in contenders.items()}
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
-    names = list(contenders)
-    for turn in range(rounds):
-        start = turn % len(names)
-        for name in names[start:] + names[:start]:
-            elapsed = time_of(contenders[name].call, repeats[name])
-            rates[name].append(repeats[name] * contenders[name].gradients / elapsed)
-    return {name: round(statistics.median(measured), 1) for name, measured in rates.items()}
-
-
-def time_of(call: Callable[[], Any], repeats: int) -> float:
-    """Return the seconds of `repeats` calls, after three that are not counted."""
-    for _ in range(3):
-        call()
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return time.perf_counter() - start
-
-
 def print_row(row: dict[str, Any]) -> None:
     rates = row["gradients_per_second"]
     print(f"{row['model']:<18}{row['dim']:>4} {row['rung']:<7}{row['error']:>8.0e}", end="")
@@ -202,16 +174,6 @@ def print_row(row: dict[str, Any]) -> None:
     ratios = (f"{rates[name] / rates['pyro']:.1f}x" if name in rates else "" for name in COLUMNS)
     verdict = "" if row["error"] <= TOLERANCE else "DIFFERS"
     print(f"{verdict:>38}" + "".join(f"{ratio:>12}" for ratio in ratios), flush=True)
-
-
-def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", default=list(MODELS), metavar="MODEL", help=", ".join(MODELS))
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each contender")
-    parser.add_argument("--seconds", type=float, default=0.2, help="length of a turn")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--no-compile", action="store_true", help="leave inductor out")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 import pyrolatent as pyl
-from benchmarks.gradients import Contender, race
 from benchmarks.record import RESULTS, append
+from benchmarks.timing import Contender, race
 from pyrolatent.capture.density import capture_density
 from pyrolatent.diagnostics import mcse_mean
 from tests.user_models import MVN

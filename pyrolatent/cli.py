@@ -15,6 +15,7 @@ import click
 import pandas as pd
 
 from pyrolatent.ampute import MECHANISMS, ampute
+from pyrolatent.declared import kinds_to_json, read_kinds
 from pyrolatent.errors import ArgumentError, FitWarning, PyrolatentError
 from pyrolatent.fit import fit
 from pyrolatent.folders import output_folder, prepare_file, prepare_folder
@@ -24,7 +25,7 @@ from pyrolatent.models.mvn import BayesianMVN
 from pyrolatent.result import Compile, Fit
 from pyrolatent.schema import Schema, infer_schema, listing
 from pyrolatent.store import load
-from pyrolatent.tables import read_frame, write_frame
+from pyrolatent.tables import FORMATS, check_format, read_frame, write_frame
 
 MODELS = {"mvn": BayesianMVN}
 MOST_COLUMNS = 40  # listed on the screen
@@ -81,6 +82,7 @@ def main() -> None:
 @click.argument("file", type=PATH)
 @click.option("--model", type=click.Choice(list(MODELS)), default="mvn", show_default=True)
 @click.option("--out", type=PATH, required=True, help="Folder to write; must be new or empty.")
+@click.option("--schema", type=PATH, help="JSON file of kinds, where those inferred are wrong.")
 @click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out; may be repeated.")
 @click.option("--eta", default=1.0, show_default=True, help="LKJ prior: 1 is flat, more pulls to zero.")
 @click.option("--standardise/--no-standardise", default=True, help="Priors hold for standardised columns.")
@@ -95,6 +97,7 @@ def fit_command(
     file: Path,
     model: str,
     out: Path,
+    schema: Path | None,
     drop: tuple[str, ...],
     eta: float,
     standardise: bool,
@@ -106,7 +109,10 @@ def fit_command(
     force: bool,
     quiet: bool,
 ) -> None:
-    """Fit a model to the CSV file FILE, holes and all.
+    """Fit a model to the CSV or Parquet file FILE, holes and all.
+
+    What every column holds is inferred and shown.  To correct it, write the kinds down with
+    `pyrolatent schema FILE > schema.json`, change what is wrong, and pass --schema schema.json.
 
     The folder gets the fit (for `pyrolatent impute`), posterior.nc (for ArviZ), summary.csv and
     report.html.
@@ -116,10 +122,11 @@ def fit_command(
     say = Printer(quiet)
     prepare_folder(out, force)
     method = HMC(chains, warmup, draws)
+    kinds = read_kinds(schema) if schema else {}
     frame = without(read_frame(file), drop)
-    schema = infer_schema(frame)
-    pair = MODELS[model](schema, eta, standardise)
-    say(columns_in_words(frame, schema))
+    columns = infer_schema(frame, kinds={name: kind for name, kind in kinds.items() if name not in drop})
+    pair = MODELS[model](columns, eta, standardise)
+    say(columns_in_words(frame, columns))
     compiled: Compile = "auto" if compile is None else compile
     result = fit(pair, frame, method, seed=seed, compile=compiled, progress=not quiet)
     write_run(result, out, force=force)
@@ -127,20 +134,33 @@ def fit_command(
     say(f"Wrote {out}: open {out / 'report.html'} in a browser. {say.seconds}")
 
 
+@main.command("schema")
+@click.argument("file", type=PATH)
+def schema_command(file: Path) -> None:
+    """Print what every column of FILE is taken for, as JSON for `pyrolatent fit --schema`.
+
+    Kinds are real, positive, unit (from 0 to 1), count, ordinal, binary and categorical; datetime,
+    identifier and skip pass through.  Categories come in the order of their codes.  Columns left out
+    of the file are inferred again.
+    """
+    click.echo(kinds_to_json(infer_schema(read_frame(file)).kinds))
+
+
 @main.command("impute")
 @click.argument("run", type=PATH)
 @click.option("--out", type=PATH, required=True, help="Folder to write; must be new or empty.")
 @click.option("--draws", default=20, show_default=True, help="Completed tables to write.")
-@click.option("--data", type=PATH, help="Complete this CSV file instead of the one that was fitted.")
+@click.option("--data", type=PATH, help="Complete this file instead of the one that was fitted.")
+@click.option("--format", "suffix", type=click.Choice(FORMATS), default="csv", show_default=True)
 @click.option("--seed", type=SEED, help="By default that of the fit.")
 @force_option
 def impute_command(
-    run: Path, out: Path, draws: int, data: Path | None, seed: int | None, force: bool
+    run: Path, out: Path, draws: int, data: Path | None, suffix: str, seed: int | None, force: bool
 ) -> None:
     """Complete the table of the fit in the folder RUN.
 
-    The new folder gets imputed_01.csv, imputed_02.csv, ... and cells.csv: mean, standard deviation
-    and 90 % interval of every missing cell.
+    The new folder gets imputed_01.csv, imputed_02.csv, ... (or .parquet) and cells.csv: mean,
+    standard deviation and 90 % interval of every missing cell.
     """
     from pyrolatent.runs import write_completed
 
@@ -149,23 +169,25 @@ def impute_command(
         what, remedy = "the completed tables would replace the fit", "name another folder"
         raise ArgumentError(what, where=str(out), remedy=remedy)
     prepare_folder(out, force)
+    check_format(f"imputed_01.{suffix}")
     result = load(run)
     completed = impute(result, read_frame(data) if data else None, draws, seed)
     with output_folder(out, force) as folder:
-        number = write_completed(completed, folder)
+        number = write_completed(completed, folder, suffix)
     say(f"Wrote {number} completed tables and cells.csv to {out}. {say.seconds}")
 
 
 @main.command("ampute")
 @click.argument("file", type=PATH)
-@click.option("--out", type=PATH, required=True, help="CSV file to write.")
+@click.option("--out", type=PATH, required=True, help="CSV or Parquet file to write.")
 @click.option("--mechanism", type=click.Choice(MECHANISMS), default="mcar", show_default=True)
 @click.option("--fraction", default=0.1, show_default=True, help="Probability that a cell is hidden.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Another seed hides other cells.")
 @force_option
 def ampute_command(file: Path, out: Path, mechanism: str, fraction: float, seed: int, force: bool) -> None:
-    """Hide cells of the CSV file FILE, to see how well they are recovered."""
+    """Hide cells of the CSV or Parquet file FILE, to see how well they are recovered."""
     prepare_file(out, force)
+    check_format(out)
     full = read_frame(file)
     holes = ampute(full, mechanism=mechanism, fraction=fraction, seed=seed)
     write_frame(holes, out)

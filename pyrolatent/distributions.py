@@ -4,8 +4,9 @@ A `RowDistribution` knows, besides the log-density of each row, how to add them 
 of the data that is made once, outside any graph: a sampler asks for that sum millions of times.
 That both agree is a law: `log_prob_sum(x, summarise(x)) == log_prob(x).sum()`.
 
-`IncompleteMVN` is a multivariate normal of which some cells are not observed.  Missing cells are
-integrated out, so they hold 0 by convention and whatever they hold is never used.
+`IncompleteMVN` is a multivariate normal of which some cells are not observed, `ColumnwiseDistribution`
+(in a file of its own) one with a distribution for each column.  Missing cells are integrated out, so
+they hold 0 by convention and whatever they hold is never used.
 """
 
 import math
@@ -27,6 +28,13 @@ Shape = torch.Size | list[int] | tuple[int, ...]
 
 class RowDistribution(TorchDistribution):
     """A distribution with `batch_shape (N,)` and `event_shape (D,)` whose cells may be missing."""
+
+    observed: Tensor  # (N, D) boolean, False where a cell is missing
+
+    @property
+    @abstractmethod
+    def draws_from_noise(self) -> bool:
+        """Whether `complete` draws from its noise alone; else it draws from torch's own stream as well."""
 
     @abstractmethod
     def log_prob(self, value: Tensor) -> Tensor:
@@ -53,7 +61,21 @@ class RowDistribution(TorchDistribution):
 
         Args:
             value: `(N, D)`.
-            noise: `(N, D)` standard normal numbers, of which the draw is a deterministic function.
+            noise: `(N, D)` standard normal numbers, of which the draw is a deterministic function if
+                `draws_from_noise`.
+        """
+
+    @abstractmethod
+    def check_cells(self, value: Tensor, rows: Tensor | bool = True, where: str = "") -> None:
+        """Refuse an observed cell that its column cannot produce; nan is left to others.
+
+        Args:
+            value: `(N, D)`.
+            rows: Which rows count, `(N,)` boolean.
+            where: What the message calls the site.
+
+        Raises:
+            DataError: There is one, with column, row and value.
         """
 
 
@@ -76,6 +98,7 @@ class IncompleteMVN(RowDistribution):
     arg_constraints: ClassVar = {"loc": constraints.real_vector, "scale_tril": constraints.lower_cholesky}
     support = constraints.real_vector
     has_rsample = True
+    draws_from_noise = True
 
     def __init__(
         self, loc: Tensor, scale_tril: Tensor, mask: Tensor, validate_args: bool | None = None
@@ -135,6 +158,9 @@ class IncompleteMVN(RowDistribution):
         error = torch.where(self.observed, value - draw, 0.0)
         mean, _ = condition(error, self.scale_tril, self.observed)
         return torch.where(self.observed, value, draw + mean)
+
+    def check_cells(self, value: Tensor, rows: Tensor | bool = True, where: str = "") -> None:
+        """A normal distribution can produce any number."""
 
     def _known(self, value: Tensor) -> Tensor:
         known = torch.where(self.observed, value, 0.0)

@@ -6,6 +6,7 @@ drawn on demand, for the rows of the fit or for new ones, by sampling importance
 p(x, z) / q(z | x).
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -17,12 +18,14 @@ from pyrolatent.capture.bounds import log_prob, run_pair
 from pyrolatent.capture.noise import capture_noisy
 from pyrolatent.capture.particles import by_row, check_rows
 from pyrolatent.capture.sites import DATA_PLATE
-from pyrolatent.errors import ModelError
+from pyrolatent.errors import FitWarning, ModelError
 from pyrolatent.pair import FunctionPair, Pair
 from pyrolatent.result import Fit, evenly_spaced
 from pyrolatent.seeds import generator, seeded
 
 PARTICLES = 50  # draws of the guide of which one is kept
+DOMINANT = 0.5  # share of a row's weight that one particle carries only where the guide is poor
+POOR_SHARE = 0.05  # of the rows, from which that is worth a word
 
 
 @final
@@ -98,8 +101,25 @@ def row_draws(fit: Fit, refit: int, number: int, seed: int) -> dict[str, Tensor]
     random = generator(seed, "resampling", refit, device=fit.problem.device)
     zero = torch.zeros((), device=fit.problem.device)
     many = noisy.mapped((True,), zero, *noisy.draw_many(PARTICLES))
-    kept = [resampled(*many(zero, *noisy.draw_many(PARTICLES)), random=random) for _ in range(number)]
+    kept, poor = [], torch.zeros((), device=fit.problem.device)
+    for _ in range(number):
+        log_weight, *values = many(zero, *noisy.draw_many(PARTICLES))
+        kept.append(resampled(log_weight, *values, random=random))
+        poor += (log_weight.softmax(0).amax(0) > DOMINANT).double().mean()
+    warn_of_poor_rows(float(poor) / number)
     return {name: torch.stack(parts) for name, parts in zip(names, zip(*kept, strict=True), strict=True)}
+
+
+def warn_of_poor_rows(share: float) -> None:
+    """Say aloud that the guide is too far from the posterior of many rows."""
+    if share > POOR_SHARE:
+        warnings.warn(
+            f"For {share:.0%} of the rows one of {PARTICLES} draws of the guide carries most of the weight: "
+            "their latents are drawn from too few. Train the guide longer, make it richer, or sample them with HMC "
+            "and start= this fit.",
+            FitWarning,
+            stacklevel=2,
+        )
 
 
 def weighted(pair: Pair, data: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:

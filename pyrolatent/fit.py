@@ -76,7 +76,7 @@ def fit(
     with seeded(seed, "model"), fitting_threads(tensors, copies=TYPICAL_CHAINS):
         learnt = learnable(pair, tensors, seed, place)
         method = method or (SVI() if learnt.layout.size or pair.guide is not None else HMC())
-        check_learns(method, learnt)
+        check_learns(method, learnt, start)
         dtype = dtype or (torch.float32 if learnt.of_module and method.learns else torch.float64)
         tensors = {name: as_input(value, dtype, place) for name, value in tensors.items()}
         problem = Problem(pair, tensors, frame, seed, dtype, place, compile, progress, start)
@@ -91,17 +91,18 @@ def learnable(pair: Pair, data: Mapping[str, Any], seed: int, device: torch.devi
     return find_parameters([pair.model], data, seed=seed, dtype=torch.float64, device=device)
 
 
-def check_learns(method: Method, learnt: Parameters) -> None:
-    """Refuse a method that would leave learnable parameters as they are.
+def check_learns(method: Method, learnt: Parameters, start: Fit | None) -> None:
+    """Refuse a method that would leave learnable parameters at their first values.
 
     Raises:
         ModelError: With their names.
     """
-    if learnt.layout.size and not method.learns:
+    known = start is not None and start.parameters is not None
+    if learnt.layout.size and not (method.learns or known):
         raise ModelError(
-            f"the model has learnable parameters, which {type(method).__name__} would leave as they are",
+            f"the model has learnable parameters, and {type(method).__name__} learns none",
             where=f"parameters {list(learnt.layout.names)}",
-            remedy="give them priors with pyro.sample, or use pyrolatent.SVI()",
+            remedy="give them priors with pyro.sample, use pyrolatent.SVI(), or pass start= a fit by SVI()",
         )
 
 

@@ -25,6 +25,7 @@ OUTPUTS = (
     "report.html",
     "cells.csv",
     "imputed_*.csv",
+    "imputed_*.parquet",
 )
 
 

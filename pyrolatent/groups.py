@@ -144,7 +144,7 @@ def sample_stats(source: Source) -> "xr.Dataset":
         weights = {"log_weight": fit.weights.raw, "smoothed_log_weight": fit.weights.smoothed}
         parts.append((weights, {"proposal": np.arange(len(fit.weights.raw))}))
     for name, (variable, unit) in LOSSES.items():
-        if name in fit.losses:
+        if name in fit.losses and fit.losses[name].numel():
             axes = zip(("refit", unit), fit.losses[name].shape, strict=True)
             parts.append(({variable: fit.losses[name]}, {axis: np.arange(size) for axis, size in axes}))
     return xr.merge([source.dataset(values, axes) for values, axes in parts if values])

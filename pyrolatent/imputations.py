@@ -181,7 +181,6 @@ def missing_cells(frame: pd.DataFrame, schema: Schema) -> tuple[NDArray[np.int64
     return rows, columns
 
 
-
 def levels(column: Column) -> tuple[Label, ...]:
     """Return the values that a column with levels can take, in order; none for other columns."""
     if column.kind == "ordinal" and not column.categories:

@@ -1,77 +1,118 @@
-"""What a column measures, guessed from its dtype and its observed cells (the rules: `schema`)."""
+"""What a column measures, and what is learnt from its observed cells (the rules: `schema`)."""
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pyrolatent.column import Column, Label, holds_numbers, not_numbers, numbers
+from pyrolatent import links
+from pyrolatent.column import (
+    UNMODELLED,
+    Column,
+    Label,
+    check_varies,
+    holds_numbers,
+    not_numbers,
+    numbers,
+)
+from pyrolatent.declared import Declared, check_labels_suit, check_numbers_suit
 from pyrolatent.errors import DataError
 
 MOST_LEVELS = 10  # distinct values of an ordinal column, and their largest span
 LARGEST_EXACT = 2**53  # from here on neighbouring integers are one number in double precision
 NEARLY_ALL = 0.9  # share of distinct labels above which a column names its rows
+NEAR_END = 0.1  # how close to 0 and to 1 a column of the unit interval comes
 TIMES = ("datetime", "datetime64", "date", "time", "timedelta", "timedelta64", "period")
 DECIMAL_COMMA = r"[-+]?\d*,\d+"
 ISO_DATE = r"\d{4}-\d{2}-\d{2}([T ].*)?"
 
 
-def infer_column(series: pd.Series, *, standardise: bool) -> Column:
+def infer_column(series: pd.Series, *, standardise: bool, declared: Declared | None = None) -> Column:
     """Return what `series` (N,) holds, learnt from its observed cells.
 
+    Args:
+        series: The column.
+        standardise: Whether to learn its location and scale.
+        declared: Its kind, where it is not to be guessed.
+
     Raises:
-        DataError: If it is all missing, constant, holds an infinite value, mixes types, or holds
-            text and numbers.
+        DataError: If it is all missing, constant, holds an infinite value, mixes types, holds text
+            and numbers, or contradicts what is declared.
+    """
+    kind = guess_kind(series) if declared is None else declared.kind
+    if kind not in UNMODELLED:
+        check_varies(series)
+    return learn_column(series, declared or Declared(kind), standardise=standardise)
+
+
+def guess_kind(series: pd.Series) -> str:
+    """Return the kind of `series` (N,) by the rules of `schema`.
+
+    Raises:
+        DataError: If it holds an infinite value, mixes types, or holds text and numbers.
     """
     if _holds_times(series):
-        return Column(_name(series), "datetime", str(series.dtype))
+        return "datetime"
     if holds_numbers(series):
-        return _infer_numbers(series, standardise=standardise)
+        return _kind_of_numbers(series, numbers(series))
     _check_labels(series)
-    return _infer_labels(series)
+    return _kind_of_labels(series)
 
 
-def _infer_numbers(series: pd.Series, *, standardise: bool) -> Column:
-    values = numbers(series)
-    if _count_distinct(series) == 2:
-        return _labelled(series, "binary", _distinct_labels(series))
-    kind = _kind_of_numbers(series, values)
-    if kind == "identifier":
+def learn_column(series: pd.Series, declared: Declared, *, standardise: bool) -> Column:
+    """Return the column of this kind that `series` (N,) makes.
+
+    Raises:
+        DataError: If a cell contradicts the kind, or the values cannot be standardised.
+    """
+    kind = declared.kind
+    if kind in UNMODELLED:
         return Column(_name(series), kind, str(series.dtype))
-    encoded = np.log(values) if kind == "positive" else values
-    location, scale = _moments(series, encoded) if standardise else (0.0, 1.0)
+    labels = declared.categories or _labels(series, kind)
+    column = _of_labels(series, kind, labels) if labels else _of_numbers(series, kind)
+    if not standardise or kind in ("binary", "categorical"):
+        return column
+    location, scale = _moments(series, column.encode(series))
+    return replace(column, location=location, scale=scale)
+
+
+def _of_numbers(series: pd.Series, kind: str) -> Column:
+    values = numbers(series)
+    check_numbers_suit(series, values, kind)
+    margin = links.squeeze_margin(values) if kind == "unit" else 0.0
     lower, upper = float(np.nanmin(values)), float(np.nanmax(values))
-    return Column(_name(series), kind, str(series.dtype), location, scale, lower, upper)
+    return Column(_name(series), kind, str(series.dtype), lower=lower, upper=upper, margin=margin)
 
 
-def _infer_labels(series: pd.Series) -> Column:
-    distinct = _count_distinct(series)
-    labels = _distinct_labels(series)
-    if len(labels) == 2:
-        return _labelled(series, "binary", labels)
-    if distinct > NEARLY_ALL * series.count():
-        return Column(_name(series), "identifier", str(series.dtype))
-    return _labelled(series, "categorical", labels)
+def _labels(series: pd.Series, kind: str) -> tuple[Label, ...]:
+    """Return the labels of a column of this kind; none where its cells are numbers to a model."""
+    of_labels = kind in ("binary", "categorical") or (kind == "ordinal" and not holds_numbers(series))
+    labels = _distinct_labels(series) if of_labels else []
+    check_labels_suit(series, kind, labels)
+    return tuple(labels)
 
 
-def _labelled(series: pd.Series, kind: str, labels: list[Label]) -> Column:
-    if not all(isinstance(label, Label) for label in labels):
-        raise DataError(
-            "categories that are not text, numbers or booleans",
-            where=f"column {series.name!r}",
-            why=f"the first is {labels[0]!r}",
-            remedy="Convert the column with .astype(str)",
-        )
-    upper = len(labels) - 1.0
-    return Column(_name(series), kind, str(series.dtype), upper=upper, categories=tuple(labels))
+def _of_labels(series: pd.Series, kind: str, labels: tuple[Label, ...]) -> Column:
+    column = Column(_name(series), kind, str(series.dtype), upper=len(labels) - 1.0, categories=labels)
+    column.values(series)  # refuses a cell that is none of them
+    return column
 
 
 def _kind_of_numbers(series: pd.Series, values: NDArray[np.float64]) -> str:
     observed = values[~np.isnan(values)]
+    distinct = len(np.unique(observed))
+    if distinct < 2:
+        return "real"
+    if distinct == 2:
+        return "binary"
     exact = bool(np.abs(observed).max() < LARGEST_EXACT)
     if not exact and series.dtype.kind in "iu":
         return "identifier"
     if exact and (observed == np.rint(observed)).all():
         return _kind_of_integers(values, observed)
+    if distinct > MOST_LEVELS and _fills_the_unit_interval(observed):
+        return "unit"
     if observed.min() > 0 and abs(_skewness(np.log(observed))) < abs(_skewness(observed)):
         return "positive"
     return "real"
@@ -84,6 +125,22 @@ def _kind_of_integers(values: NDArray[np.float64], observed: NDArray[np.float64]
     if len(np.unique(observed)) <= MOST_LEVELS and span <= MOST_LEVELS:
         return "ordinal"
     return "count" if observed.min() >= 0 else "real"
+
+
+def _fills_the_unit_interval(observed: NDArray[np.float64]) -> bool:
+    """Whether values reach from one end to the other, and are not rescaled to do so."""
+    low, high = observed.min(), observed.max()
+    rescaled = (observed == 0).sum() == 1 and (observed == 1).sum() == 1
+    return bool(0 <= low < NEAR_END and 1 - NEAR_END < high <= 1 and not rescaled)
+
+
+def _kind_of_labels(series: pd.Series) -> str:
+    labels, distinct = _distinct_labels(series), series.nunique()
+    if len(labels) == 2:
+        return "binary"
+    if distinct > 1 and distinct > NEARLY_ALL * series.count():
+        return "identifier"
+    return "ordinal" if _ordered(series) else "categorical"
 
 
 def _skewness(values: NDArray[np.float64]) -> float:
@@ -140,15 +197,8 @@ def _check_labels(series: pd.Series) -> None:
         )
 
 
-def _count_distinct(series: pd.Series) -> int:
-    distinct = series.nunique()
-    if distinct > 1:
-        return distinct
-    where, remedy = f"column {series.name!r}", "Drop the column: nothing can be learnt from it"
-    if distinct == 0:
-        raise DataError("every cell is missing", where=where, remedy=remedy)
-    value = series.dropna().head(1).tolist()[0]
-    raise DataError("constant column", where=where, why=f"its only value is {value!r}", remedy=remedy)
+def _ordered(series: pd.Series) -> bool:
+    return isinstance(series.dtype, pd.CategoricalDtype) and bool(series.dtype.ordered)
 
 
 def _distinct_labels(series: pd.Series) -> list[Label]:

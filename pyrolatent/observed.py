@@ -1,13 +1,13 @@
 """What a fit observed: the values of its observed sites, which cells count, and in which units.
 
-A cell counts unless a mask says otherwise: that of `IncompleteMVN`, of `distribution.mask(...)` or
-of `pyro.poutine.mask`.  The cells of a table are seen by the model standardised and, in positive
-columns, as logs; here they come back in the table's units.
+A cell counts unless a mask says otherwise: that of a `RowDistribution`, of `distribution.mask(...)` or
+of `pyro.poutine.mask`.  The cells of a table are seen by the model standardised and, in
+bounded columns, as logs or log-odds; here they come back in the table's units.
 """
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyrolatent.capture.conditioned import observations
 from pyrolatent.capture.sites import DATA_PLATE, WRAPPERS, Message
-from pyrolatent.distributions import IncompleteMVN
+from pyrolatent.distributions import RowDistribution
 from pyrolatent.errors import ModelError, PyrolatentError
 from pyrolatent.result import Fit
 from pyrolatent.schema import Schema
@@ -43,9 +43,7 @@ class Observation:
         """Return values `(..., *site)` of this site in the table's units, counts not rounded."""
         if self.schema is None:
             return value
-        values = value * self.schema.scale_vector.to(value) + self.schema.location_vector.to(value)
-        logs = torch.tensor([c.kind == "positive" for c in self.schema.modelled], device=value.device)
-        return torch.where(logs, values.exp(), values)
+        return self.schema.in_units(value)
 
     def density_in_units(self, log_prob: Tensor) -> Tensor:
         """Return log-densities of this site's rows or cells `(S, *batch)` in the table's units."""
@@ -70,7 +68,7 @@ def observed_sites(fit: Fit) -> dict[str, Observation]:
 def observation(fit: Fit, message: Message) -> Observation:
     """Return what one run of the model says of an observed site."""
     value = torch.as_tensor(message["value"])
-    of_table = fit.schema is not None and torch.equal(value, fit.data["x"])
+    of_table = fit.schema is not None and "x" in fit.data and torch.equal(value, fit.data["x"])
     return Observation(value, seen_entries(message), fit.schema if of_table else None)
 
 
@@ -83,7 +81,7 @@ def seen_entries(message: Message) -> Tensor:
 
 def seen_cells(fn: Any) -> Tensor | bool:
     """Return the mask that a distribution carries, to be broadcast to its values."""
-    if isinstance(fn, IncompleteMVN):
+    if isinstance(fn, RowDistribution):
         return fn.observed
     seen = seen_cells(fn.base_dist) if isinstance(fn, WRAPPERS) else True
     if isinstance(fn, dist.MaskedDistribution):
@@ -101,8 +99,7 @@ def observed_values(fit: Fit, site: Observation) -> Tensor:
     frame = fit.problem.frame
     if site.schema is not None and frame is not None:
         # Straight from the table, so that 3 stays 3 and is not 2.9999999999999996.
-        columns = [replace(c, kind="real", location=0.0, scale=1.0) for c in site.schema.modelled]
-        return torch.from_numpy(np.column_stack([c.encode(frame[c.name]) for c in columns]))
+        return torch.from_numpy(np.column_stack([c.values(frame[c.name]) for c in site.schema.modelled]))
     value = site.in_units(site.value)
     return value if site.seen.all() else torch.where(site.seen, value, torch.nan)
 

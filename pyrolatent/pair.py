@@ -41,10 +41,11 @@ class Pair(abc.ABC):
 @final
 @dataclass(frozen=True)
 class FunctionPair(Pair):
-    """A user's functions as a pair."""
+    """A user's functions as a pair, and the columns of the table that they were given, if any."""
 
     function: Model
     guide_function: Model | None = None
+    columns: Schema | None = None
 
     @property
     def model(self) -> Model:
@@ -55,20 +56,29 @@ class FunctionPair(Pair):
         return self.guide_function
 
     @property
-    def schema(self) -> None:
-        return None
+    def schema(self) -> Schema | None:
+        return self.columns
 
 
-def as_pair(model: Model | Pair, guide: Model | None = None) -> Pair:
+def as_pair(model: Model | Pair, guide: Model | None = None, schema: Schema | None = None) -> Pair:
     """Return `model` if it is a pair, else wrap the function (and its guide) into one.
 
+    Args:
+        model: A Pyro model function, or a pair.
+        guide: The guide of a function.
+        schema: The columns of the table that a function will be given, where some are of another
+            kind than `infer_schema` would take them for.
+
     Raises:
-        ModelError: `model` is neither a pair nor callable, or a pair was given a second guide.
+        ModelError: `model` is neither a pair nor callable, or a pair was given a second guide or
+            another schema.
     """
     if isinstance(model, Pair):
-        if guide is not None:
+        given = {"guide": guide, "schema": schema}
+        second = next((name for name, value in given.items() if value is not None), None)
+        if second is not None:
             raise ModelError(
-                "this pair brings its own guide", why=type(model).__name__, remedy="leave guide out"
+                f"this pair brings its own {second}", why=type(model).__name__, remedy=f"leave {second} out"
             )
         return model
     if not callable(model):
@@ -77,7 +87,13 @@ def as_pair(model: Model | Pair, guide: Model | None = None) -> Pair:
             why=f"got {type(model).__name__}",
             remedy="pass a Pyro model function or a pair such as pyrolatent.models.BayesianMVN(schema)",
         )
-    return FunctionPair(model, guide)
+    return FunctionPair(model, guide, schema)
+
+
+def arguments_of(model: Model) -> list[inspect.Parameter]:
+    """Return the arguments that a model takes, in order."""
+    program = model.forward if isinstance(model, torch.nn.Module) else model
+    return list(inspect.signature(program).parameters.values())
 
 
 def check_arguments(pair: Pair, data: Mapping[str, Any]) -> None:
@@ -86,8 +102,7 @@ def check_arguments(pair: Pair, data: Mapping[str, Any]) -> None:
     Raises:
         ModelError: An argument without default is missing, or an entry fits no argument.
     """
-    program = pair.model.forward if isinstance(pair.model, torch.nn.Module) else pair.model
-    parameters = inspect.signature(program).parameters.values()
+    parameters = arguments_of(pair.model)
     if any(p.kind is p.POSITIONAL_ONLY for p in parameters):
         raise ModelError(
             "the model has positional-only arguments", remedy="name them: it is called as model(**data)"

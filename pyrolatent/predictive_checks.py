@@ -92,8 +92,8 @@ def joined(family: str, messages: list[Message], posterior: Draws, prior: Draws)
     observed = [float(message["value"]) for message in seen]
 
     def drawn(draws: Draws) -> Array:
-        parts = [draws[message["name"]].flatten(1).cpu().double() for message in seen]
-        return torch.cat(parts, 1).numpy() if parts else np.empty((1, 0))
+        parts = [draws[message["name"]].reshape(-1).cpu().double() for message in seen]
+        return torch.stack(parts, 1).numpy() if parts else np.empty((1, 0))
 
     return Values(family, np.array(observed), drawn(posterior), drawn(prior) if prior else None)
 

@@ -50,14 +50,19 @@ def write_run(
     return imputations
 
 
-def write_completed(imputations: Imputations, folder: Path) -> int:
+def write_completed(imputations: Imputations, folder: Path, suffix: str = "csv") -> int:
     """Write `imputed_01.csv`, `imputed_02.csv`, ..., and `cells.csv`, one line for each missing cell.
+
+    Args:
+        imputations: Draws of the missing cells.
+        folder: Where to write.
+        suffix: "csv" or "parquet", for the completed tables.
 
     Returns:
         The number of completed tables: at most that of the posterior draws.
     """
     digits, number = max(2, len(str(imputations.num_frames))), 0
     for number, frame in enumerate(imputations.frames, start=1):
-        write_frame(frame, folder / f"imputed_{number:0{digits}}.csv")
+        write_frame(frame, folder / f"imputed_{number:0{digits}}.{suffix}")
     write_frame(cell_table(imputations), folder / "cells.csv")
     return number

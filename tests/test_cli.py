@@ -1,3 +1,5 @@
+import importlib.util
+import json
 import subprocess
 import sys
 import warnings
@@ -15,6 +17,7 @@ import pyrolatent.demo
 from pyrolatent.ampute import ampute
 from pyrolatent.cells import cell_table
 from pyrolatent.cli import columns_in_words, main
+from pyrolatent.column import KINDS
 from pyrolatent.datasets import job_satisfaction_correlation
 from pyrolatent.errors import FitWarning
 from pyrolatent.fit import fit
@@ -28,6 +31,9 @@ from tests.small_fits import SHORT, completed, full_table, holed_table
 
 SETTINGS = ["--chains", "4", "--warmup", "20", "--draws", "10", "--seed", "1", "--no-compile"]
 STORED = ["SHA256SUMS", "fit.json", "frame.json", "tensors.safetensors"]
+needs_pyarrow = pytest.mark.skipif(
+    importlib.util.find_spec("pyarrow") is None, reason="Parquet needs pyarrow, which is not installed"
+)
 RUN = sorted([*STORED, "posterior.nc", "report.html", "summary.csv"])
 
 
@@ -237,10 +243,90 @@ def test_only_the_first_columns_of_a_wide_table_are_listed() -> None:
     assert (len(lines), lines[0], lines[-1]) == (42, "5 rows, 45 columns:", "  and 5 more")
 
 
+def test_schema_prints_what_fit_reads(table: Path, tmp_path: Path) -> None:
+    result = call("schema", table)
+    assert result.exit_code == 0, result.output
+    columns = json.loads(result.stdout)["columns"]
+    expected = infer_schema(read_frame(table)).kinds
+    assert columns == expected and columns["visits"] == "count"
+    path = tmp_path / "schema.json"
+    path.write_text(result.stdout.replace('"visits": "count"', '"visits": "positive"'), encoding="utf-8")
+    run = tmp_path / "run"
+    fitted = call("fit", table, "--schema", path, "--drop", "$weight$", "--out", run, *SETTINGS)
+    assert fitted.exit_code == 0, fitted.output
+    kinds = {**expected, "visits": "positive"}
+    del kinds["$weight$"]
+    assert load(run).schema.kinds == kinds
+    assert any(line.split()[:2] == ["visits", "positive"] for line in fitted.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '{"columns": {"visit": "count"}}',
+            "a kind is declared for 'visit', which is no column: the table has",
+        ),
+        ('{"columns": {"visits": "counts"}}', "column 'visits': unknown kind 'counts'. Use one of real, "),
+        ('{"columns": {"visits": "unit"}}', "column 'visits', row "),
+        ('{"columns": {\n"visits": count}}', "schema.json: is not JSON: line 2, column 11: Expecting value"),
+    ],
+)
+def test_schemas_that_do_not_fit_are_refused_in_one_line(
+    table: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "schema.json"
+    path.write_text(text, encoding="utf-8")
+    assert message in one_line(call("fit", table, "--schema", path, "--out", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_schema_is_read_before_the_table(tmp_path: Path) -> None:
+    line = one_line(
+        call("fit", "absent.csv", "--schema", tmp_path / "absent.json", "--out", tmp_path / "run")
+    )
+    assert "absent.json: cannot be read" in line
+
+
+@needs_pyarrow
+def test_parquet_goes_in_and_out(tmp_path: Path) -> None:
+    full = full_table().set_index(pd.Index([7, 8] * 20, name="household"))
+    write_frame(full, tmp_path / "full.parquet")
+    holes = tmp_path / "holes.parquet"
+    assert call("ampute", tmp_path / "full.parquet", "--out", holes).exit_code == 0
+    frame = read_frame(holes)
+    pd.testing.assert_frame_equal(frame, ampute(full))
+    run, out = tmp_path / "run", tmp_path / "completed"
+    assert call("fit", holes, "--out", run, "--quiet", *SETTINGS).exit_code == 0
+    pd.testing.assert_frame_equal(load(run).problem.frame, frame)
+    result = call("impute", run, "--data", holes, "--draws", 2, "--format", "parquet", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert names(out) == ["cells.csv", "imputed_01.parquet", "imputed_02.parquet"]
+    completed = read_frame(out / "imputed_02.parquet")
+    assert completed.dtypes.to_dict() == frame.dtypes.to_dict() and not completed.isna().any(axis=None)
+    pd.testing.assert_index_equal(completed.index, frame.index)
+    assert call("impute", run, "--draws", 1, "--out", out, "--force").exit_code == 0
+    assert names(out) == ["cells.csv", "imputed_01.csv"]
+
+
+def test_without_pyarrow_nothing_is_begun(
+    fitted: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    out = tmp_path / "out"
+    line = one_line(call("impute", fitted[0], "--format", "parquet", "--out", out))
+    assert "Parquet needs pyarrow, which is not installed. pip install" in line
+    assert "Parquet needs pyarrow" in one_line(call("ampute", "absent.csv", "--out", tmp_path / "a.parquet"))
+    assert "Parquet needs pyarrow" in one_line(call("fit", tmp_path / "a.parquet", "--out", out))
+    assert not list(tmp_path.iterdir())
+
+
 def test_help_names_every_command() -> None:
     result = call("--help")
     assert result.exit_code == 0
-    assert all(f"\n  {command} " in result.stdout for command in ("ampute", "demo", "fit", "impute"))
+    commands = ("ampute", "demo", "fit", "impute", "schema")
+    assert all(f"\n  {command} " in result.stdout for command in commands)
+    assert all(kind in call("schema", "--help").stdout for kind in KINDS)
     assert "--seed" in call("fit", "-h").stdout
 
 

@@ -22,9 +22,10 @@ from pyrolatent.errors import ArgumentError, FitWarning, ModelError
 from pyrolatent.export import GROUPS, describe, to_inference_data, wrap
 from pyrolatent.fit import fit
 from pyrolatent.infer.hmc import HMC
+from pyrolatent.infer.svi import SVI
 from pyrolatent.models import BayesianMVN
 from pyrolatent.pair import Model, Pair, as_pair
-from pyrolatent.result import Fit
+from pyrolatent.result import Fit, Weights
 from pyrolatent.schema import Schema, infer_schema
 from tests.arviz_objects import (
     assert_same,
@@ -457,3 +458,86 @@ def test_export_leaves_the_random_state(of_table: Fit):
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(3)
     assert_same(to_inference_data(of_table), first)
+
+
+# What other methods leave behind
+
+
+def test_importance_weights_are_statistics_of_the_proposal(of_normal: Fit, tmp_path: Path):
+    raw, smoothed = torch.randn(2_000), torch.randn(2_000)
+    weighed = replace(of_normal, sample_stats={}, weights=Weights(raw, smoothed, -np.inf))
+    found = to_inference_data(weighed, max_draws=CHAINS)
+    stats = dataset(found, "sample_stats")
+    assert {name: values.dims for name, values in stats.data_vars.items()} == {
+        "log_weight": ("proposal",),
+        "smoothed_log_weight": ("proposal",),
+    }
+    np.testing.assert_array_equal(stats["log_weight"], raw)
+    np.testing.assert_array_equal(stats["smoothed_log_weight"], smoothed)
+    assert found.attrs["pareto_k"] == -np.inf
+    assert_same(from_file(found, tmp_path), found)
+
+
+def test_losses_are_statistics_of_the_training(of_normal: Fit, tmp_path: Path):
+    losses = {"train": torch.rand(3, 40), "validation": torch.rand(3, 5)}
+    found = to_inference_data(replace(of_normal, losses=losses), ["sample_stats"])
+    stats = dataset(found, "sample_stats")
+    assert stats["loss"].dims == ("refit", "step") and stats["validation_loss"].dims == ("refit", "check")
+    np.testing.assert_array_equal(stats["loss"], losses["train"])
+    np.testing.assert_array_equal(stats["validation_loss"], losses["validation"])
+    assert stats["lp"].dims == ("chain", "draw")
+    assert_same(from_file(found, tmp_path), found)
+
+
+def test_methods_are_written_as_they_would_be_called(of_normal: Fit):
+    settings = SVI(objective=loss, optimizer=torch.optim.SGD, num_steps=7)
+    text = to_inference_data(replace(of_normal, method=settings), ["posterior"]).attrs["method"]
+    assert text.startswith("SVI(objective=loss, num_steps=7, lr=0.001, batch_size=None, optimizer=SGD,")
+
+
+def loss(pair: Any, data: Any, noise: Any, step: Any) -> None:
+    """An objective of one's own."""
+
+
+def decoder(y: Tensor) -> None:
+    """A latent for each row, and learnt weights."""
+    weight = pyro.param("weight", torch.tensor(1.0))
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(weight * z, 0.5), obs=y)
+
+
+def encoder(y: Tensor) -> None:
+    slope, scale = (pyro.param(name, torch.tensor(0.5)) for name in ("slope", "log_scale"))
+    with pyro.plate("data", len(y)):
+        pyro.sample("z", dist.Normal(slope * y, scale.exp()))
+
+
+@pytest.fixture(scope="module")
+def of_decoder() -> Fit:
+    y = torch.linspace(-2, 2, 15)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        return fit(decoder, {"y": y}, SVI(num_steps=50, num_draws=30), guide=encoder, seed=1, progress=False)
+
+
+def test_a_fit_without_draws_has_no_posterior_and_no_log_likelihood(of_decoder: Fit, tmp_path: Path):
+    assert not of_decoder.samples
+    found = to_inference_data(of_decoder)
+    assert groups(found) == set(GROUPS) - {"posterior", "log_likelihood", "constant_data"}
+    assert "the fit has no draws: all that its model leaves open" in found.attrs["posterior_left_out"]
+    assert "learnt weights are point estimates" in found.attrs["log_likelihood_left_out"]
+    assert found.posterior_predictive["y"].dims == ("chain", "draw", "data")
+    assert dict(found.prior_predictive["y"].sizes) == dict(found.posterior_predictive["y"].sizes)
+    assert found.prior["z"].dims == ("chain", "draw", "data")
+    assert set(dataset(found, "sample_stats").data_vars) == {"loss"}
+    assert_same(from_file(found, tmp_path), found)
+    for group in ("posterior", "log_likelihood"):
+        with pytest.raises(ModelError, match=r"leaves open|point estimates"):
+            to_inference_data(of_decoder, [group])
+
+
+def test_predictions_of_a_fit_without_draws_follow_its_guide(of_decoder: Fit):
+    drawn = to_inference_data(of_decoder, ["posterior_predictive"]).posterior_predictive["y"]
+    # z is drawn given each row, so predictions rise with what was observed.
+    assert np.corrcoef(drawn.mean(("chain", "draw")), of_decoder.data["y"])[0, 1] > 0.9

@@ -3,7 +3,6 @@
 import math
 import re
 import warnings
-from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -227,15 +226,14 @@ def test_impossible_draws_have_no_weight() -> None:
 
 
 def test_a_trained_guide_proposes_at_its_learnt_parameters() -> None:
-    start = pyl.fit(normal_inverse_gamma, {"y": HEIGHTS}, SVI(num_steps=1_000, lr=0.05), seed=SEED)
-    fit = pyl.fit(normal_inverse_gamma, {"y": HEIGHTS}, ImportanceSampling(), start=start, seed=SEED)
-    mean, _, log_evidence = exact_normal_inverse_gamma(HEIGHTS)
-    check_evidence(fit, log_evidence)
-    assert float(fit.samples["mean"].mean()) == pytest.approx(
-        mean, abs=4 * float(standard_error(fit, "mean"))
-    )
-    # Half way between the guide at its first parameters and the posterior there would be next to nothing.
-    assert fit.info["ess"] > 2_000
+    start = pyl.fit(normal_mean, {"y": HEIGHTS}, SVI(num_steps=1_000, lr=0.05), guide=AutoNormal, seed=SEED)
+    fit = pyl.fit(normal_mean, {"y": HEIGHTS}, ImportanceSampling(), start=start, seed=SEED)
+    check_evidence(fit, POSTERIOR[2])
+    mean = float(fit.samples["mean"].mean())
+    assert mean == pytest.approx(POSTERIOR[0], abs=4 * float(standard_error(fit, "mean")))
+    # At its first parameters, of sd 0.1 around a random place, the guide would be worth some tens of draws.
+    assert fit.info["ess"] > 8_000
+    assert fit.warnings == ()
 
 
 def test_parameters_of_the_model_stay_at_what_was_learnt() -> None:
@@ -246,7 +244,7 @@ def test_parameters_of_the_model_stay_at_what_was_learnt() -> None:
             pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
 
     start = pyl.fit(empirical_bayes, {"y": HEIGHTS}, SVI(num_steps=400, lr=0.05), seed=SEED)
-    fit = ImportanceSampling(1_000).run(replace(start.problem, start=start))
+    fit = pyl.fit(empirical_bayes, {"y": HEIGHTS}, ImportanceSampling(1_000), start=start, seed=SEED)
     width = float(start.params["width"])
     marginal = torch.eye(len(HEIGHTS)).double() + width**2
     exact = dist.MultivariateNormal(torch.zeros_like(HEIGHTS), marginal).log_prob(HEIGHTS)
@@ -349,7 +347,7 @@ def test_as_many_are_kept_as_bias_allows() -> None:
         return float((weights - 1 / number).clamp(min=0).sum()) * number**0.5
 
     assert moved(number) <= BIAS < moved(number + 1)
-    assert number > 2 / float(weights.max())
+    assert number > 1 / float(weights.max())
 
 
 def test_equal_weights_are_all_kept() -> None:

@@ -1,22 +1,35 @@
 import base64
 import io
+import math
 import re
+import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyro
+import pyro.distributions as dist
 import pytest
+import torch
 from PIL import Image
+from pyro.distributions import constraints
+from torch import Tensor
 
 from pyrolatent.cells import cell_table, coverage
-from pyrolatent.errors import ArgumentError, DataError, StoreError
-from pyrolatent.impute import Imputations
-from pyrolatent.report import DASH, number, pairwise_correlation, report
+from pyrolatent.errors import ArgumentError, DataError, FitWarning, StoreError
+from pyrolatent.fit import fit
+from pyrolatent.imputations import Imputations
+from pyrolatent.infer.svi import SVI
+from pyrolatent.pictures import pairwise_correlation
+from pyrolatent.predictive_checks import predictive_checks
+from pyrolatent.report import DASH, number, report
+from pyrolatent.result import Fit, Weights
 from pyrolatent.store import load, save
 from pyrolatent.summary import summary
-from tests.small_fits import completed, full_table, function_fit, holed_table, table_fit
+from tests.small_fits import completed, full_table, function_fit, holed_table, line, table_fit
 
 
 class Page(HTMLParser):
@@ -61,8 +74,8 @@ def page(imputations: Imputations) -> Page:
 
 
 def test_the_page_tells_all_there_is_to_tell(page: Page) -> None:
-    sections = ["What was fitted", "Columns", "Summary", "Correlations", "Completed cells", "Trace"]
-    assert page.headings == sections
+    sections = ["What was fitted", "Columns", "Model", "Summary", "Prior and posterior predictive"]
+    assert page.headings == [*sections, "Correlations", "Completed cells", "Trace"]
     missing = 100 * holed_table()[list(table_fit().schema.names)].isna().to_numpy().mean()
     assert f"40 rows, 3 modelled columns, {missing:.1f} % of their cells missing" in page.words
     told = ["BayesianMVN(eta=2.0, standardise=True)", repr(table_fit().method), "float64 on cpu", "rung vmap"]
@@ -71,16 +84,18 @@ def test_the_page_tells_all_there_is_to_tell(page: Page) -> None:
 
 
 def test_warnings_come_before_everything_else(page: Page) -> None:
-    fit = table_fit()
-    assert len(fit.warnings) >= 2  # it is too short on purpose
-    places = [page.words.index(words) for words in (*fit.warnings, *page.headings)]
+    result = table_fit()
+    assert len(result.warnings) >= 2  # it is too short on purpose
+    rounding = "Imputations of ['visits'] are numbers rounded into the observed range."
+    places = [page.words.index(words) for words in (*result.warnings, rounding, page.headings[0])]
     assert places == sorted(places)
-    good = Page(report(replace(fit, warnings=())))
+    good = Page(report(replace(result, warnings=())))
     assert "No warnings" in good.words and "Weaker than it looks" not in good.words
 
 
 def test_the_page_needs_no_other_file(page: Page) -> None:
-    assert len(page.sources) == len(page.pictures) == 2 + 3 + 1  # maps, columns with holes, trace
+    # Columns predicted, maps, columns with holes, trace.
+    assert len(page.sources) == len(page.pictures) == 3 + 2 + 3 + 1
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     for picture in page.pictures:
         image = Image.open(io.BytesIO(base64.b64decode((picture["src"] or "").split(",")[1])))
@@ -92,7 +107,7 @@ def test_names_from_the_table_are_text(page: Page) -> None:
     assert "<b>height</b> & more" in page.text
     source = report(table_fit())
     assert "&lt;b&gt;height" in source and "<b>height" not in source
-    assert [picture["alt"] for picture in page.pictures[2:5]] == [
+    assert [picture["alt"] for picture in page.pictures[5:8]] == [
         f"intervals of missing cells of {name}" for name in table_fit().schema.names
     ]
 
@@ -125,18 +140,26 @@ def test_completed_cells_are_counted(page: Page, imputations: Imputations) -> No
 
 def test_a_fit_of_a_function_needs_no_table() -> None:
     page = Page(report(function_fit()))
-    assert page.headings == ["What was fitted", "Summary", "Trace"]
+    predictive = "Prior and posterior predictive"
+    assert page.headings == ["What was fitted", "Model", "Summary", predictive, "Trace"]
     assert "x (20,), y (20,), powers (1, 2), name 'a', nothing None" in page.words
     assert page.text.count("line") >= 2  # title and heading
 
 
 @pytest.mark.parametrize("include_data", [True, False])
 def test_a_loaded_fit_can_be_reported(tmp_path: Path, include_data: bool) -> None:
-    for name, fit in (("table", table_fit()), ("function", function_fit())):
-        save(fit, tmp_path / name, include_data)
-        loaded = report(load(tmp_path / name))
-        assert (loaded == report(fit)) == include_data
+    for name, result, model in (("table", table_fit(), None), ("function", function_fit(), line)):
+        save(result, tmp_path / name, include_data)
+        loaded = report(load(tmp_path / name, model=model))
+        assert (loaded == report(result)) == include_data
         assert ("saved without its data" in loaded) != include_data
+
+
+def test_a_fit_loaded_without_its_model_has_what_was_stored(tmp_path: Path) -> None:
+    save(function_fit(), tmp_path / "fit")
+    page = Page(report(load(tmp_path / "fit")))
+    assert "Nothing to show: the saved fit does not hold its model" in page.words
+    assert {"a/slope", "noise", "mean"} <= set(page.text)
 
 
 def test_a_table_without_holes_has_nothing_completed(imputations: Imputations) -> None:
@@ -149,6 +172,126 @@ def test_the_page_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == text
     with pytest.raises(StoreError, match="cannot be written"):
         report(function_fit(), tmp_path / "absent" / "report.html")
+
+
+# The model and what it predicts
+
+
+def test_the_sites_are_a_table(page: Page) -> None:
+    start = page.text.index("x", page.text.index("depends on"))
+    row = [
+        "x",
+        "observed",
+        "IncompleteMVN",
+        "40 \N{MULTIPLICATION SIGN} 3",
+        "data",
+        "location, spread, correlation_cholesky",
+    ]
+    assert page.text[start : start + 6] == row
+    assert page.text[page.text.index("8 sites") - 1] == "Model"
+
+
+def test_predictions_stand_beside_what_was_observed(page: Page) -> None:
+    assert "beside 40 sets of values" in page.words
+    assert [picture["alt"] for picture in page.pictures[:3]] == [
+        f"observed and predicted distribution of {name}" for name in table_fit().schema.names
+    ]
+    assert "prior predictive mean" in page.words
+
+
+def test_the_columns_that_differ_most_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = predictive_checks(table_fit()).checks
+    least = min(checks, key=lambda check: check.distance).name
+    monkeypatch.setattr("pyrolatent.pictures.MOST_PANELS", 2)
+    page = Page(report(table_fit()))
+    assert "for the 2 of 3 quantities in which the two differ most" in page.words
+    shown = [picture["alt"] for picture in page.pictures[:2]]
+    assert f"observed and predicted distribution of {least}" not in shown
+
+
+def test_a_prior_that_is_left_out_is_explained() -> None:
+    problem = table_fit().problem
+    sites = replace(table_fit().sites, factors=("weight",))
+    page = Page(report(replace(table_fit(), sites=sites, problem=problem)))
+    assert "Without the prior: pyro.factor sites ['weight']" in page.words
+    assert "prior predictive mean" not in page.words
+
+
+# Other methods
+
+
+def learnt(**changes: Any) -> Fit:
+    """As if the fit came from a method that judges no draws and keeps no statistics."""
+    info = {"rung": "vmap", "reason": "", "versions": function_fit().info["versions"]}
+    bare = {"sample_stats": {}, "diagnostics": {}, "warnings": (), "info": info}
+    return replace(function_fit(), **bare | changes)
+
+
+def test_a_fit_without_statistics_has_no_trace_and_no_judgement() -> None:
+    page = Page(report(learnt()))
+    assert "Trace" not in page.headings and "Summary" in page.headings
+    assert "No warnings." in page.words
+    assert "R-hat" not in page.words and "ESS" not in page.words and "Seconds" not in page.words
+
+
+def test_every_number_of_the_run_is_told() -> None:
+    info = learnt().info | {"log_evidence": -31.25, "steps": 2000, "compiled": False, "draw_shape": (1, 10)}
+    page = Page(report(learnt(info=info)))
+    assert "rung vmap, not compiled, log evidence -31.25, steps 2000" in page.words
+
+
+def test_effective_sample_sizes_alone_have_a_column() -> None:
+    draws = {name: {"ess": torch.full(value.shape[2:], 123.0)} for name, value in learnt().samples.items()}
+    page = Page(report(learnt(diagnostics=draws)))
+    assert "smallest ESS" in page.text and "largest nested R-hat" not in page.text
+    assert page.text.count("123") == 2 * 3 + 1 + 20 - 1  # each site, and each number of each site
+
+
+def test_losses_are_drawn() -> None:
+    losses = {"train": torch.linspace(9, 1, 50).expand(3, 50), "validation": torch.ones(3, 0)}
+    page = Page(report(learnt(losses=losses)))
+    assert page.headings[-1] == "Loss"
+    assert "of each of 3 refits over 50 steps" in page.words and "held out" not in page.words
+    page = Page(report(learnt(losses=losses | {"validation": torch.ones(3, 5)})))
+    assert "loss of the rows held out" in page.words
+    assert page.pictures[-1]["alt"] == "loss of 3 refits over 50 steps"
+
+
+@pytest.mark.parametrize(
+    ("k", "words"),
+    [
+        (0.3, "Pareto k is 0.30 (< 0.50): the smoothed weights can be trusted, and have a finite variance."),
+        (0.9, "Pareto k is 0.90, and only below 0.50 could the weights be trusted."),
+        (math.inf, "Pareto k is inf, and only below 0.50"),
+        (-math.inf, "The largest weights are all equal"),
+    ],
+)
+def test_importance_weights_are_judged(k: float, words: str) -> None:
+    smoothed = torch.tensor([0.5, *[0.5 / 99] * 99], dtype=torch.float64).log()
+    page = Page(report(learnt(weights=Weights(smoothed + 3, smoothed, k))))
+    assert page.headings[-1] == "Importance weights"
+    assert words in page.words
+    # 1 / (0.25 + 99 (0.5 / 99)^2) = 3.96
+    assert "The 100 draws of the proposal count for 4; the heaviest has 50 % of the weight." in page.words
+
+
+def network(y: Tensor) -> None:
+    scale = pyro.param("scale", torch.tensor(1.0), constraint=constraints.positive)
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(0.0, scale), obs=y)
+
+
+def test_a_fit_that_learnt_weights_and_drew_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        found = fit(network, {"y": torch.arange(20.0)}, SVI(num_steps=30), seed=1, progress=False)
+    assert not found.samples
+    page = Page(report(found))
+    sections = ["What was fitted", "Model", "Learnt parameters", "Prior and posterior predictive", "Loss"]
+    assert page.headings == sections
+    start = page.text.index("scale", page.text.index("1 parameters"))
+    assert page.text[start : start + 2] == ["scale", "scalar"]
+    assert "optimizer=Adam" in page.words and "0x" not in page.words
 
 
 # Completed cells

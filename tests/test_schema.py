@@ -6,13 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy import stats
+from numpy.typing import NDArray
+from scipy import integrate, stats
 
+from pyrolatent import links
 from pyrolatent.column import Column
 from pyrolatent.errors import ArgumentError, DataError
 from pyrolatent.schema import Schema, infer_schema
 
 LABELS = ["low", "mid", "high", "top"]
+SHARES = np.array([0.03, 0.11, 0.2, 0.35, 0.48, 0.5, 0.61, 0.7, 0.82, 0.9, 0.97])
+ENDS = np.array([0.0, 0.0, 1.0, *SHARES])
 
 
 def table(num_rows: int = 40, seed: int = 0) -> pd.DataFrame:
@@ -28,6 +32,7 @@ def table(num_rows: int = 40, seed: int = 0) -> pd.DataFrame:
             "float64": real,
             "float32": pd.Series(real, dtype="float32"),
             "Float64": pd.Series(real, dtype="Float64"),
+            "share": np.where(flags & (likert == 1), 1.0, 1 / (1 + np.exp(-3 * real))),
             "positive32": pd.Series(np.exp(2 * real), dtype="float32"),
             "whole floats": whole.astype(float),
             "Int64": pd.Series(whole, dtype="Int64"),
@@ -83,10 +88,22 @@ def single(values: Any, dtype: Any = None, **other: Any) -> Column:
         ([True, False, True, True], None, "binary"),
         ([True, None, False, True], "object", "binary"),
         ([1.5, 7.0, None, 7.0], None, "binary"),
+        (SHARES, None, "unit"),
+        (SHARES, "float32", "unit"),
+        (ENDS, None, "unit"),
+        ([None, *SHARES], "Float64", "unit"),
+        (np.linspace(0.15, 0.95, 30), None, "real"),  # stays clear of 0
+        (np.linspace(0.05, 0.85, 30), None, "real"),  # stays clear of 1
+        (np.linspace(0, 1, 30), None, "real"),  # rescaled
+        ([*SHARES, 1.02], None, "real"),
+        ([-0.01, *SHARES], None, "real"),
+        (SHARES[1:], None, "real"),  # 10 distinct ones
         (["no", "yes", None, "no"], None, "binary"),
         (["x", "y", "z", "x"], None, "categorical"),
         (["x", "y", "z", "x"], "category", "categorical"),
         (["Ann", "Bob", "Cid", "Dee"], None, "identifier"),
+        (pd.Categorical([*"xyzx"], ordered=True), None, "ordinal"),
+        (pd.Categorical([*"xyyx"], ordered=True), None, "binary"),
         (pd.date_range("2024-01-01", periods=4), None, "datetime"),
         (pd.period_range("2024-01", periods=4, freq="M"), None, "datetime"),
         (pd.to_timedelta([1, 2, 3, 4], unit="h"), None, "datetime"),
@@ -95,7 +112,7 @@ def single(values: Any, dtype: Any = None, **other: Any) -> Column:
     ],
 )
 def test_kinds(values: object, dtype: object, kind: str) -> None:
-    column = single(values, dtype, other=[0.5, 1.5, -2.5, 0.1])
+    column = single(values, dtype, other=np.arange(len(pd.Series(values))) ** 2 - 0.5)
     assert column.kind == kind
 
 
@@ -130,6 +147,20 @@ def test_location_scale_and_range_come_from_observed_cells() -> None:
     assert (positive.lower, positive.upper, real.lower, real.upper) == (0.01, 1000.5, -1000.5, -0.01)
 
 
+def test_labels_in_order_are_standardised_codes() -> None:
+    dtype = pd.CategoricalDtype(["none", *LABELS], ordered=True)
+    cells = pd.Series(["low", "top", None, "high", "top"], dtype=dtype, index=[*"uuvwx"])
+    frame = pd.DataFrame({"mood": cells})
+    schema = infer_schema(frame)
+    column = schema.columns[0]
+    codes = np.array([1, 4, 3, 4])
+    assert (column.kind, column.categories) == ("ordinal", ("none", *LABELS))
+    assert (column.location, column.scale) == (codes.mean(), codes.std())
+    assert (column.lower, column.upper) == (0, 4)
+    decoded = schema.decode(torch.tensor([[-99.0], [0.0], [99.0]]), pd.RangeIndex(3))["mood"]
+    assert (decoded.tolist(), decoded.dtype) == (["none", "high", "top"], dtype)
+
+
 def test_labels_are_codes_and_not_standardised() -> None:
     column = single(["b", "a", "c", "b"])
     assert (column.categories, column.location, column.scale) == (("a", "b", "c"), 0.0, 1.0)
@@ -143,7 +174,7 @@ def test_standardise_and_unscaled(standardise: bool) -> None:
     frame = table()
     schema = infer_schema(frame, standardise=standardise)
     numeric = [c for c in schema.modelled if not c.categories]
-    assert {c.kind for c in numeric} == {"real", "positive", "count", "ordinal"}
+    assert {c.kind for c in numeric} == {"real", "positive", "unit", "count", "ordinal"}
     assert any((c.location, c.scale) != (0, 1) for c in numeric) == standardise
     assert schema.unscaled() == infer_schema(frame, standardise=False)
 
@@ -227,7 +258,7 @@ def test_decode_inverts_encode() -> None:
         observed = frame[column.name].notna().to_numpy()
         old, new = frame[column.name][observed], decoded[column.name][observed]
         assert str(decoded[column.name].dtype) == column.dtype
-        if column.kind in ("real", "positive"):
+        if column.kind in ("real", "positive", "unit"):
             # a few roundings of numbers below 30, exp included; float32 results round once more
             relative = 1e-6 if "32" in column.dtype else 1e-13
             np.testing.assert_allclose(new.to_numpy(float), old.to_numpy(float), relative, 1e-14)
@@ -257,6 +288,97 @@ def test_log_jacobian_is_the_log_derivative_of_encode() -> None:
     torch.testing.assert_close(jacobian[:, :2], slope.abs().log(), rtol=0, atol=1e-8)
     assert jacobian[:, 2].tolist() == [-np.log(schema.columns[2].scale)] * 4
     assert jacobian[:, 3].tolist() == [0.0] * 4
+
+
+def test_the_unit_interval_is_seen_as_log_odds() -> None:
+    schema = infer_schema(pd.DataFrame({"p": SHARES}))
+    odds = np.log(SHARES / (1 - SHARES))
+    column = schema.columns[0]
+    assert (column.kind, column.margin, column.lower, column.upper) == ("unit", 0, 0.03, 0.97)
+    expected = torch.from_numpy((odds - odds.mean()) / odds.std())
+    torch.testing.assert_close(schema.encode(pd.DataFrame({"p": SHARES}))["x"][:, 0], expected)
+
+
+def test_ends_of_the_unit_interval_are_squeezed_as_by_smithson_and_verkuilen() -> None:
+    frame = pd.DataFrame({"p": [*ENDS, np.nan]})
+    schema = infer_schema(frame, standardise=False)
+    count = len(ENDS)
+    squeezed = (ENDS * (count - 1) + 0.5) / count
+    expected = torch.from_numpy(np.log(squeezed / (1 - squeezed)))
+    data = schema.encode(frame)
+    torch.testing.assert_close(data["x"][:-1, 0], expected, rtol=1e-12, atol=1e-12)
+    decoded = schema.decode(data["x"], frame.index)["p"].to_numpy()
+    assert decoded[:3].tolist() == [0.0, 0.0, 1.0]
+    np.testing.assert_allclose(decoded[3:-1], SHARES, rtol=1e-13)
+    new = pd.DataFrame({"p": [0.0, 1.0, 0.5]})
+    assert schema.decode(schema.encode(new)["x"], new.index)["p"].tolist() == [0.0, 1.0, 0.5]
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+@pytest.mark.parametrize(("values", "ends"), [(SHARES, False), (ENDS, True)])
+def test_completed_shares_lie_in_the_unit_interval(
+    values: NDArray[np.float64], ends: bool, standardise: bool
+) -> None:
+    schema = infer_schema(pd.DataFrame({"p": values}), standardise)
+    x = torch.linspace(-12, 12, 81, dtype=torch.float64)[:, None]
+    decoded = schema.decode(x, pd.RangeIndex(81))["p"]
+    assert decoded.is_monotonic_increasing and decoded.between(0, 1).all()
+    assert [decoded.iloc[0] == 0, decoded.iloc[-1] == 1] == [ends, ends]
+    assert schema.in_units(x)[:, 0].tolist() == decoded.tolist()
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [
+        (SHARES, 0.0, 1.0),
+        (ENDS, -1 / 26, 27 / 26),  # widened by 1 / (2 (14 - 1))
+        (np.exp(np.random.default_rng(0).normal(size=40)), 0.0, np.inf),
+        (np.random.default_rng(0).normal(size=40), -np.inf, np.inf),
+    ],
+    ids=["unit", "unit with ends", "positive", "real"],
+)
+def test_a_density_in_units_integrates_to_one(
+    values: NDArray[np.float64], low: float, high: float, standardise: bool
+) -> None:
+    """A standard normal density of encoded cells, brought to the table's units."""
+    schema = infer_schema(pd.DataFrame({"a": values}), standardise)
+    column = schema.columns[0]
+
+    def density(value: float) -> float:
+        line = links.to_line(column.kind, np.array([value]), column.margin)
+        x = torch.from_numpy((line - column.location) / column.scale)[:, None]
+        return float((schema.log_jacobian(x) + torch.distributions.Normal(0.0, 1.0).log_prob(x)).exp())
+
+    middle = float(column.in_units(torch.zeros(())))
+    parts = [integrate.quad(density, low, middle), integrate.quad(density, middle, high)]
+    assert abs(sum(part for part, _ in parts) - 1) < 1e-6
+    assert max(error for _, error in parts) < 1e-6
+
+
+@pytest.mark.parametrize("values", [SHARES, ENDS], ids=["inside", "ends"])
+def test_log_jacobian_of_the_unit_interval_is_the_log_derivative(values: NDArray[np.float64]) -> None:
+    schema = infer_schema(pd.DataFrame({"p": values}))
+    points, step = np.linspace(0.05, 0.95, 19), 1e-6
+    up, down = (schema.encode(pd.DataFrame({"p": points + h}))["x"] for h in (step, -step))
+    slope = (up - down) / (2 * step)
+    # central differences: h^2 / (3 p^2) = 1e-10 where p is smallest, and rounding 1e-15 / (2 h) = 1e-9
+    jacobian = schema.log_jacobian(schema.encode(pd.DataFrame({"p": points}))["x"])
+    torch.testing.assert_close(jacobian, slope.log(), rtol=0, atol=1e-8)
+
+
+def test_in_units_inverts_encode_without_rounding() -> None:
+    frame = table()
+    schema = infer_schema(frame)
+    data = schema.encode(frame)
+    values = schema.in_units(torch.stack([data["x"], data["x"] + 0.25]))
+    for d, column in enumerate(schema.modelled):
+        seen = data["mask"][:, d]
+        expected = torch.from_numpy(column.values(frame[column.name]))[seen]
+        # a few roundings of numbers below 100, exp included
+        torch.testing.assert_close(values[0, seen, d], expected, rtol=1e-12, atol=1e-12)
+        moved = values[1, seen, d]
+        assert ((moved > expected) | ((moved == 1) & (expected == 1))).all()
 
 
 @pytest.mark.parametrize("standardise", [True, False])
@@ -310,7 +432,10 @@ def test_tables_that_cannot_be_used(frame: pd.DataFrame, message: str) -> None:
         ),
         ({"n": [1.0, -np.inf], "p": [1.0, 1.0], "c": ["x", "y"]}, r"'n', row 1: infinite value: -inf"),
         ({"n": ["much"], "p": [1.0], "c": ["x"]}, r"'n', row 0: text in a column of numbers: 'much'"),
-        ({"n": [1.0], "p": [0.0], "c": ["x"]}, r"'p', row 0: value that is not positive: 0.0: all training"),
+        (
+            {"n": [1.0], "p": [0.0], "c": ["x"]},
+            r"'p', row 0: value that is not positive: 0.0: the training values were 0.1",
+        ),
         ({"n": [1.0], "p": [1.0], "c": ["w"]}, r"'c', row 0: unknown category: 'w': .* 'x', 'y', 'z'"),
     ],
 )
@@ -319,6 +444,21 @@ def test_new_rows_that_cannot_be_used(new: dict[str, list[object]], message: str
     schema = infer_schema(pd.DataFrame(training))
     with pytest.raises(DataError, match=message):
         schema.encode(pd.DataFrame(new))
+
+
+@pytest.mark.parametrize(
+    ("values", "new", "message"),
+    [
+        (SHARES, 0.0, r"'p', row 0: value that is not between 0 and 1, both excluded: 0.0: .* 0.03 to 0.97"),
+        (SHARES, 1.0, r"value that is not between 0 and 1, both excluded: 1.0"),
+        (ENDS, -0.2, r"row 0: value that is not between 0 and 1: -0.2: the training values were 0 to 1"),
+        (ENDS, 1.5, r"value that is not between 0 and 1: 1.5"),
+    ],
+)
+def test_new_shares_that_cannot_be_used(values: NDArray[np.float64], new: float, message: str) -> None:
+    schema = infer_schema(pd.DataFrame({"p": values}))
+    with pytest.raises(DataError, match=message):
+        schema.encode(pd.DataFrame({"p": [new, 0.5]}))
 
 
 def test_new_rows_with_repeated_columns_are_refused() -> None:

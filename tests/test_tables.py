@@ -1,3 +1,5 @@
+import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +9,13 @@ import torch
 
 from pyrolatent.errors import DataError, StoreError
 from pyrolatent.schema import infer_schema
-from pyrolatent.tables import read_frame, write_frame
+from pyrolatent.tables import check_format, read_frame, write_frame
+from tests.test_schema import table
 
 DATA = Path(__file__).parent / "data"
+needs_pyarrow = pytest.mark.skipif(
+    importlib.util.find_spec("pyarrow") is None, reason="Parquet needs pyarrow, which is not installed"
+)
 
 
 def test_a_byte_order_mark_is_not_part_of_the_first_name() -> None:
@@ -131,3 +137,128 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
     with pytest.raises(StoreError, match=r"cannot be written"):
         write_frame(pd.DataFrame({"a": [1]}), tmp_path / "absent" / "a.csv")
+
+
+# Parquet
+
+
+def ugly() -> pd.DataFrame:
+    """The dtypes of `table`, categories that are no text or not observed, times, and odd names."""
+    frame = table().reset_index(drop=True)
+    count = len(frame)
+    frame["numbers as labels"] = pd.Categorical([3, 1] * (count // 2), categories=[3, 2, 1])
+    frame["truth as labels"] = pd.Categorical([True, None] * (count // 2), categories=[False, True])
+    frame["halves"] = pd.Categorical([0.5] * count, categories=[1.5, 0.5], ordered=True)
+    frame["float32 holes"] = pd.Series([1.5, None] * (count // 2), dtype="float32")
+    frame["uint8"] = np.arange(count, dtype="uint8")
+    frame["zoned"] = pd.date_range("2024-01-01", periods=count, tz="Europe/Oslo")
+    frame['naïve β, "x"'] = 1
+    return frame.drop(columns=["object ints", "object bools", "object text"])
+
+
+@needs_pyarrow
+@pytest.mark.parametrize(
+    "index",
+    [
+        pd.RangeIndex(40),
+        pd.RangeIndex(5, 45),
+        pd.Index([7, 7, 8, 9] * 10, name="household"),
+        pd.Index([*"uvwx"] * 10),
+        pd.MultiIndex.from_product([["a", "b"], range(20)], names=["arm", "day"]),
+    ],
+    ids=["rows", "from 5", "repeated", "text", "two levels"],
+)
+def test_parquet_keeps_dtypes_index_and_categories(tmp_path: Path, index: pd.Index) -> None:
+    frame = ugly().set_axis(index)
+    write_frame(frame, tmp_path / "a.parquet")
+    again = read_frame(tmp_path / "a.parquet")
+    pd.testing.assert_frame_equal(again, frame, check_exact=True)
+    assert again.dtypes.to_dict() == frame.dtypes.to_dict()
+    varied = [name for name in frame if frame[name].nunique() > 1]
+    assert infer_schema(again[varied]) == infer_schema(frame[varied])
+
+
+@needs_pyarrow
+def test_columns_of_objects_come_back_as_what_they_hold(tmp_path: Path) -> None:
+    columns = {"i": [1, None, 2**60 + 1], "b": [True, None, False], "t": ["x", None, "y"]}
+    frame = pd.DataFrame({name: pd.Series(cells, dtype=object) for name, cells in columns.items()})
+    write_frame(frame, tmp_path / "a.PARQUET")
+    again = read_frame(tmp_path / "a.PARQUET")
+    assert [str(dtype) for dtype in again.dtypes[:2]] == ["Int64", "boolean"]
+    assert again["i"].iloc[2] == 2**60 + 1
+    assert [c.kind for c in infer_schema(again.assign(z=[0.5, 1.5, -2.5])).columns][1] == "binary"
+
+
+@needs_pyarrow
+def test_parquet_of_others_has_integers_with_holes_too(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {
+        "a": pyarrow.array([1, None, 2**53 + 1]),
+        "u": pyarrow.array([1, None, 2**64 - 1], pyarrow.uint64()),
+        "b": pyarrow.array([True, None, False]),
+        "s": pyarrow.array(["x", None, "y"]),
+        "l": pyarrow.array(["x", None, "y"]).dictionary_encode(),
+        "i": pyarrow.array([1, 2, 3], pyarrow.int32()),
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    frame = read_frame(tmp_path / "a.parquet")
+    dtypes = ["Int64", "UInt64", "boolean", "str", "category", "int32"]
+    assert [str(dtype) for dtype in frame.dtypes] == dtypes
+    assert frame["a"].tolist()[::2] == [1, 2**53 + 1] and frame["u"].iloc[2] == 2**64 - 1
+
+
+@needs_pyarrow
+def test_other_readers_find_plain_parquet(tmp_path: Path) -> None:
+    frame = ugly()
+    write_frame(frame, tmp_path / "a.parquet")
+    plain = pd.read_parquet(tmp_path / "a.parquet")
+    pd.testing.assert_series_equal(plain["Int64"], frame["Int64"])
+    assert plain["numbers as labels"].tolist() == frame["numbers as labels"].tolist()
+
+
+@needs_pyarrow
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"PAR1PAR1"])
+def test_files_that_are_not_parquet(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "table.parquet"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"table.parquet: cannot be read as Parquet: "):
+        read_frame(path)
+    with pytest.raises(StoreError, match=r"absent.parquet: cannot be read as Parquet: "):
+        read_frame(tmp_path / "absent.parquet")
+
+
+@needs_pyarrow
+def test_a_name_that_occurs_twice_in_parquet(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = [pyarrow.array([1, 2]), pyarrow.array([3, 4])]
+    pyarrow.parquet.write_table(pyarrow.table(columns, names=["a", "a"]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a.parquet: duplicate column name\(s\) \['a'\]. Rename"):
+        read_frame(tmp_path / "a.parquet")
+
+
+@needs_pyarrow
+def test_what_parquet_cannot_hold_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_frame(pd.DataFrame({"a": [1, 2]}), path)
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"a.parquet: cannot be written: .*column a with type object"):
+        write_frame(pd.DataFrame({"a": [1, "x"]}), path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_parquet_without_pyarrow_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    frame, path = pd.DataFrame({"a": [1, 2]}), tmp_path / "a.parquet"
+    message = r'a.parquet: Parquet needs pyarrow, which is not installed. pip install "pyrolatent\[parquet'
+    for use in (lambda: read_frame(path), lambda: write_frame(frame, path), lambda: check_format(path)):
+        with pytest.raises(StoreError, match=message):
+            use()
+    assert not list(tmp_path.iterdir())
+    check_format(tmp_path / "a.csv")

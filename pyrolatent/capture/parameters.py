@@ -67,14 +67,14 @@ class Parameters:
     initial: Tensor = field(repr=False)
     of_module: frozenset[str]
     store: StateDict = field(repr=False)
-    constants: Sequence[tuple[Tensor, Tensor]] = field(repr=False)  # buffers, and as the fit's dtype has them
+    constants: Sequence[tuple[Tensor, Tensor]] = field(repr=False)  # buffers, and what stands for them
 
     @contextlib.contextmanager
     def at(self, flat: Tensor) -> Iterator[None]:
         """Run Pyro code with every parameter at its place in `flat (P,)`."""
         leaves = self.store["params"]
         substitutes = {id(leaves[name]): part for name, part in self.layout.unpack(flat).items()}
-        substitutes |= {id(buffer): value for buffer, value in self.constants}
+        substitutes |= {id(buffer): cast(value, flat.dtype, flat.device) for buffer, value in self.constants}
         state: StateDict = {"params": dict(leaves), "constraints": dict(self.store["constraints"])}
         with pyro.get_param_store().scope(state), Substituted(substitutes):
             yield
@@ -181,18 +181,13 @@ class SeenModules(TorchFunctionMode):
     def current(self, tensor: Tensor) -> Tensor:
         if id(tensor) in self.buffers:
             return self.buffers[id(tensor)][2]
-        return self.cast(tensor) if isinstance(tensor, nn.Parameter) else tensor
-
-    def cast(self, tensor: Tensor) -> Tensor:
-        """Return a tensor of a module in the fit's dtype and on its device."""
-        dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
-        return tensor.detach().to(device=self.device, dtype=dtype)
+        return cast(tensor, self.dtype, self.device) if isinstance(tensor, nn.Parameter) else tensor
 
     def before(self, module: nn.Module, inputs: Any) -> None:
         self.seen.setdefault(id(module), module)
         for name, buffer in module.named_buffers(recurse=False):
             if id(buffer) not in self.buffers:
-                used = self.cast(buffer)
+                used = cast(buffer, self.dtype, self.device)
                 self.buffers[id(buffer)] = f"{type(module).__name__}.{name}", buffer, used, used.clone()
 
     @property
@@ -217,3 +212,8 @@ class SeenModules(TorchFunctionMode):
                 why="running statistics, as BatchNorm's, depend on the order of evaluations",
                 remedy="use LayerNorm or GroupNorm, or put the module into evaluation mode with .eval()",
             )
+
+
+def cast(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a tensor of a module in the dtype and on the device of a fit."""
+    return tensor.detach().to(device=device, dtype=dtype if tensor.is_floating_point() else tensor.dtype)

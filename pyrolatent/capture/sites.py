@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributions.transforms import Transform
 
 from pyrolatent.capture.vector import Layout
-from pyrolatent.distributions import as_row_distribution
+from pyrolatent.distributions import RowDistribution, as_row_distribution
 from pyrolatent.errors import DataError, ModelError
 from pyrolatent.transforms import transform_to_constraint
 
@@ -251,6 +251,9 @@ def check_support(message: Message) -> None:
     fn, counts, value = message["fn"], message["mask"], message["value"]
     while isinstance(fn, dist.MaskedDistribution):
         counts, fn = fn._mask if counts is None else counts & fn._mask, fn.base_dist
+    if isinstance(fn, RowDistribution):
+        fn.check_cells(value, True if counts is None else counts, f"site {message['name']!r}")
+        return
     try:
         inside = fn.support.check(torch.as_tensor(value))
     except NotImplementedError:

@@ -63,7 +63,7 @@ class HMC(Method):
 
     def run(self, problem: Problem) -> Fit:
         clock = Clock()
-        model, parameters, state = learnt(problem)
+        model, parameters, params, state = learnt(problem)
         density = capture_density(
             model, problem.data, seed=problem.seed, dtype=problem.dtype, device=problem.device
         )
@@ -80,7 +80,8 @@ class HMC(Method):
             random = generator(problem.seed, "hmc", device=problem.device)
             sampler = Sampler(density, step, random, bar)
             clock.lap("capture")
-            earlier = None if problem.start is None else starting_draws(density, problem.start)
+            begun = problem.start
+            earlier = starting_draws(density, begun) if begun is not None and begun.samples else None
             tuned = sampler.warm_up(chains, superchain, warmup, earlier)
             clock.lap("warmup")
             draws = sampler.draw(tuned, num_draws)
@@ -104,7 +105,7 @@ class HMC(Method):
         warnings = weaknesses(draws, num_draws, diagnostics) + slow
         return Fit(
             problem, method, density.sites, samples, draws.stats, diagnostics, warnings, info,
-            state=state, parameters=parameters,
+            params=params, state=state, parameters=parameters,
         )  # fmt: skip
 
     def resolved(self, density: LogDensity) -> tuple[int, int, int]:

@@ -56,7 +56,7 @@ class ImportanceSampling(Method):
 
     def run(self, problem: Problem) -> Fit:
         clock = Clock()
-        model, parameters, state = learnt(problem)
+        model, parameters, params, state = learnt(problem)
         density = capture_density(
             model, problem.data, seed=problem.seed, dtype=problem.dtype, device=problem.device
         )
@@ -86,7 +86,7 @@ class ImportanceSampling(Method):
         weights, stats = Weights(raw.cpu(), smoothed.cpu(), pareto_k), {"lp": value[keep][None].cpu()}
         return Fit(
             problem, self, density.sites, samples, stats, diagnostics, warnings, info,
-            weights=weights, state=state, parameters=parameters,
+            weights=weights, params=params, state=state, parameters=parameters,
         )  # fmt: skip
 
 

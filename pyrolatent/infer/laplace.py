@@ -48,7 +48,7 @@ class Laplace(Method):
 
     def run(self, problem: Problem) -> Fit:
         clock = Clock()
-        model, parameters, state = learnt(problem)
+        model, parameters, params, state = learnt(problem)
         density = capture_density(
             model, problem.data, seed=problem.seed, dtype=problem.dtype, device=problem.device
         )
@@ -76,6 +76,7 @@ class Laplace(Method):
             problem, self, density.sites, samples, {"lp": value[possible][None].cpu()}, {}, warnings, info,
             weights=Weights(raw.cpu(), smoothed.cpu(), pareto_k),
             state={"position": mode.position, "covariance": mode.covariance} | state,
+            params=params,
             parameters=parameters,
         )  # fmt: skip
 

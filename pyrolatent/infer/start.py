@@ -1,5 +1,7 @@
 """Where chains begin: at draws of an earlier fit, or at a point of finite density, then an ascent."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,15 @@ ATTEMPTS = 100
 ADAM_STEPS = 30
 ADAM_RATE = 0.1
 MAX_ASCENT = 1_000  # evaluations of the density
+
+
+class Learnt(NamedTuple):
+    """A model without learnable parameters, and what it had learnt before, as fields of a fit."""
+
+    model: Model
+    parameters: Parameters | None
+    params: dict[str, Tensor]
+    state: dict[str, Tensor]
 
 
 def starting_points(
@@ -118,16 +129,14 @@ def starting_draws(density: LogDensity, start: Fit) -> Tensor:
     return unconstrain(density, start.flat_samples())
 
 
-def learnt(problem: Problem) -> tuple[Model, Parameters | None, dict[str, Tensor]]:
-    """Return the model with its parameters at what the earlier fit has learnt, these, and their values.
-
-    Without an earlier fit, or parameters in it, the model is as it was.
-    """
+def learnt(problem: Problem) -> Learnt:
+    """Return the model with its parameters fixed at what the earlier fit has learnt, if it has any."""
     start, model = problem.start, problem.pair.model
     if start is None or start.parameters is None:
-        return model, None, {}
+        return Learnt(model, None, {}, {})
     flat = start.state["parameters"][0].to(device=problem.device, dtype=problem.dtype)
-    return start.parameters.bound(model, flat), start.parameters, {"parameters": flat[None]}
+    params = start.parameters.constrained(flat)
+    return Learnt(start.parameters.bound(model, flat), start.parameters, params, {"parameters": flat[None]})
 
 
 def check_same_model(density: LogDensity, start: Fit) -> None:

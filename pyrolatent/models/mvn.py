@@ -1,9 +1,9 @@
 """The Bayesian multivariate normal with LKJ prior, for tables with holes.
 
 Means are Normal(0, 1), scales HalfNormal(1), correlations LKJ(eta), on standardised columns or,
-with `standardise=False`, on the raw ones.  Positive columns enter as logs, counts and ordinals as
-numbers.  Missing cells are integrated out exactly (`IncompleteMVN`), so rows with holes inform
-what they can and nothing is imputed while fitting.
+with `standardise=False`, on the raw ones.  Positive columns enter as logs, those of the unit interval
+as log-odds, counts and ordinals as numbers.  Missing cells are integrated out exactly
+(`IncompleteMVN`), so rows with holes inform what they can and nothing is imputed while fitting.
 """
 
 import math
@@ -29,8 +29,8 @@ MAX_COLUMNS = 100  # 4,950 correlations; beyond, sampling takes hours and the st
 class BayesianMVN(Pair):
     """A multivariate normal over the modelled columns of a table.
 
-    Sites in the table's units (logs for positive columns): `mean (D,)`, `scale (D,)`,
-    `covariance (D, D)`, `correlation (D, D)`.
+    Sites in the table's units (logs for positive columns, log-odds for those of the unit interval):
+    `mean (D,)`, `scale (D,)`, `covariance (D, D)`, `correlation (D, D)`.
 
     Args:
         columns: The schema of the table, from `infer_schema`.
@@ -58,7 +58,8 @@ class BayesianMVN(Pair):
             raise DataError(
                 "a multivariate normal cannot hold binary or categorical columns",
                 where=f"columns {discrete}",
-                remedy="drop them (--drop on the command line)",
+                remedy='drop them (--drop on the command line), or declare them "skip" to carry them along '
+                "untouched (infer_schema(frame, kinds=...), --schema on the command line)",
             )
         if (number := len(self.columns.modelled)) > MAX_COLUMNS:
             raise DataError(

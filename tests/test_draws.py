@@ -1,0 +1,107 @@
+"""Latents of rows drawn on demand follow their exact posterior, for rows of the fit and for new ones."""
+
+import math
+import warnings
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.distributions import constraints
+from torch import Tensor
+
+from pyrolatent.draws import posterior_draws, resampled
+from pyrolatent.errors import FitWarning
+from pyrolatent.fit import fit
+from pyrolatent.infer.hmc import HMC
+from pyrolatent.infer.svi import SVI
+from pyrolatent.pair import as_pair
+from pyrolatent.predict import predict
+from pyrolatent.result import Fit
+from tests.user_pairs import vae
+
+NOISE = 0.5  # of the likelihood: z_i | y_i is normal with mean y_i / (1 + NOISE^2)
+SHRINKAGE, SPREAD = 1 / (1 + NOISE**2), NOISE / math.sqrt(1 + NOISE**2)
+
+
+def model(y: Tensor) -> None:
+    with pyro.plate("data", len(y)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(z, NOISE), obs=y)
+
+
+def wide_guide(y: Tensor) -> None:
+    """Too wide by a half, whatever it learns: only the weights make its draws right."""
+    slope = pyro.param("slope", torch.tensor(0.5))
+    with pyro.plate("data", len(y)):
+        pyro.sample("z", dist.Normal(slope * y, 1.5 * SPREAD))
+
+
+def far_guide(y: Tensor) -> None:
+    shift = pyro.param("shift", torch.tensor(3.0), constraint=constraints.interval(2.0, 4.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("z", dist.Normal(shift, 0.3))
+
+
+def trained(guide: Any) -> Fit:
+    y = torch.linspace(-2.0, 2.0, 5)
+    method = SVI(num_steps=400, lr=0.02, num_draws=800)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        return fit(model, {"y": y}, method, guide=guide, seed=0, dtype=torch.float64, progress=False)
+
+
+def test_resampling_corrects_the_guide() -> None:
+    found = trained(wide_guide)
+    (draws,) = posterior_draws(found, 800, seed=1)
+    z, y = draws.values["z"], found.data["y"]
+    error = SPREAD / 800**0.5
+    torch.testing.assert_close(z.mean(0), SHRINKAGE * y, rtol=0, atol=4 * error)
+    # the sd of 800 draws is known to 2.5 %; 50 particles of a guide 1.5 times too wide leave next to no bias
+    torch.testing.assert_close(z.std(0), torch.full_like(y, SPREAD), rtol=0.12, atol=0)
+
+
+def test_new_rows_have_latents_of_their_own() -> None:
+    found = trained(wide_guide)
+    new = torch.tensor([10.0, 0.0], dtype=torch.float64)
+    predicted = predict(found, {"y": new}, num_draws=400)
+    assert isinstance(predicted, dict)
+    assert predicted["y"].shape == (400, 2)
+    sd = math.sqrt(SPREAD**2 + NOISE**2)
+    expected = SHRINKAGE * new
+    # the guide's slope is learnt from rows of -2 to 2 and holds for a row of 10 only roughly
+    torch.testing.assert_close(predicted["y"].mean(0), expected, rtol=0.05, atol=4 * sd / 400**0.5)
+
+
+def test_a_guide_far_from_the_posterior_is_said_aloud() -> None:
+    with pytest.warns(FitWarning, match=r"For \d+% of the rows one of 50 draws of the guide"):
+        list(posterior_draws(trained(far_guide), 20, seed=1))
+
+
+def test_particles_are_kept_in_proportion_to_their_weights() -> None:
+    weights = torch.tensor([0.1, 0.6, 0.3], dtype=torch.float64)
+    random = torch.Generator().manual_seed(0)
+    log_weight = weights.log()[:, None].expand(3, 20_000)
+    values = torch.arange(3)[:, None].expand(3, 20_000)
+    (kept,) = resampled(log_weight, values, random=random)
+    shares = torch.bincount(kept, minlength=3) / 20_000
+    # 4 standard errors of a share of 20,000
+    torch.testing.assert_close(shares.double(), weights, rtol=0, atol=4 * 0.5 / 20_000**0.5)
+
+
+def test_hmc_given_learnt_weights_agrees_with_resampling() -> None:
+    user = vae()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        pair = as_pair(user.model, user.guide)
+        first = fit(pair, user.data, SVI(num_steps=1_500, lr=0.02, num_draws=600), seed=1, progress=False)
+        chains = HMC(num_chains=16, num_warmup=60, num_draws=100)
+        sampled = fit(pair, user.data, chains, start=first, seed=1, progress=False)
+        (draws,) = posterior_draws(first, 600, seed=0)
+    z, exact = draws.values["z"].double(), sampled.flat_samples()["z"]
+    sd, ess = exact.std(0), sampled.diagnostics["z"]["ess"]
+    error = sd * (1 / 600 + 1 / ess).sqrt()
+    # 96 means at once: 4.5 standard errors, and a fiftieth of an sd for resampling 50 particles
+    assert ((z.mean(0) - exact.mean(0)).abs() < 4.5 * error + 0.02 * sd).all()
+    assert sampled.problem.dtype == torch.float64

@@ -1,0 +1,140 @@
+"""Chains that begin at the draws of an earlier fit."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor
+
+import pyrolatent as pyl
+from pyrolatent.capture.density import capture_density
+from pyrolatent.diagnostics import mcse_mean
+from pyrolatent.infer.laplace import Laplace
+from pyrolatent.infer.progress import progress_bar
+from pyrolatent.infer.sampler import Sampler
+from pyrolatent.infer.start import spaced, starting_draws
+from pyrolatent.infer.svi import SVI
+from pyrolatent.kernels.leapfrog import leapfrog_step
+from pyrolatent.result import Fit
+from pyrolatent.seeds import generator
+
+SEED = 2
+
+
+def line(x: Tensor, y: Tensor) -> None:
+    """A regression on raw columns, whose coefficients are of unequal scales and correlated."""
+    slopes = pyro.sample("slopes", dist.Normal(0.0, 1e3).expand([x.shape[1]]).to_event(1))
+    noise = pyro.sample("noise", dist.HalfNormal(5.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(x @ slopes, noise), obs=y)
+
+
+def line_data() -> dict[str, Tensor]:
+    random = torch.Generator().manual_seed(0)
+    age = 20 + 40 * torch.rand(60, generator=random, dtype=torch.float64)
+    x = torch.stack([torch.ones_like(age), age, age**2 / 50], 1)
+    return {"x": x, "y": 3 + 0.5 * age + torch.randn(60, generator=random, dtype=torch.float64)}
+
+
+def fitted() -> Fit:
+    return pyl.fit(line, line_data(), Laplace(), seed=SEED)
+
+
+def warm_up_steps(start: Fit | None) -> int:
+    """Return how many calls of the leapfrog step the warm-up takes, its ascent included."""
+    density = capture_density(line, line_data(), seed=SEED)
+    step, count = leapfrog_step(density.batched), 0
+
+    def counted(*arguments: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        nonlocal count
+        count += 1
+        return step(*arguments)
+
+    with density.context(), torch.no_grad(), progress_bar(100, wanted=False) as bar:
+        sampler = Sampler(density, counted, generator(SEED, "hmc"), bar)
+        sampler.warm_up(16, 4, 40, None if start is None else starting_draws(density, start))
+    return count
+
+
+def test_hmc_finds_the_same_posterior_with_less_work() -> None:
+    start = fitted()
+    plain = pyl.fit(line, line_data(), pyl.HMC(), seed=SEED)
+    begun = pyl.fit(line, line_data(), pyl.HMC(), start=start, seed=SEED + 1)
+    assert plain.warnings == begun.warnings == ()
+    for site, draws in plain.samples.items():
+        error = torch.hypot(mcse_mean(draws), mcse_mean(begun.samples[site]))
+        difference = (draws.mean((0, 1)) - begun.samples[site].mean((0, 1))).abs()
+        assert float((difference / error).max()) < 4
+    # What is saved is the ascent.
+    assert warm_up_steps(start) < 0.8 * warm_up_steps(None)
+
+
+def test_one_draw_for_each_superchain() -> None:
+    start = fitted()
+    density = capture_density(line, line_data(), seed=SEED)
+    with density.context(), torch.no_grad(), progress_bar(0, wanted=False) as bar:
+        sampler = Sampler(density, leapfrog_step(density.batched), generator(SEED, "hmc"), bar)
+        draws = starting_draws(density, start)
+        tuned = sampler.first_tuning(16, 4, draws)
+    position = tuned.state.position.unflatten(0, (4, 4))
+    assert torch.equal(position, position[:, :1].expand_as(position))
+    assert torch.equal(position[:, 0], draws[[0, 333, 666, 999]])
+    # The metric has the draws' variances, and their correlations but for the weight of 9 draws of 1,000.
+    covariance = torch.cov(draws.mT, correction=0)
+    torch.testing.assert_close(tuned.metric.covariance.diagonal(), covariance.diagonal(), rtol=1e-6, atol=0)
+    off = covariance / covariance.diagonal().sqrt() / covariance.diagonal().sqrt()[:, None]
+    found = tuned.metric.covariance / covariance.diagonal().sqrt() / covariance.diagonal().sqrt()[:, None]
+    torch.testing.assert_close(found, off, rtol=0, atol=0.01)
+
+
+def test_few_draws_serve_several_chains() -> None:
+    draws = torch.arange(3.0)[:, None]
+    assert spaced(draws, 5).flatten().tolist() == [0, 0, 1, 2, 2]
+
+
+def test_draws_that_the_data_exclude_are_refused() -> None:
+    """A fit of the same sites to other data may begin where this density is zero."""
+
+    def below(limit: Tensor) -> None:
+        x = pyro.sample("x", dist.Normal(0.0, 1.0))
+        pyro.factor("limit", torch.where(x < limit, 0.0, -torch.inf))
+
+    start = pyl.fit(below, {"limit": torch.tensor(9.0)}, Laplace(), seed=SEED)
+    words = "not finite at draws of the fit to start from: .* of 64 chains"
+    with pytest.raises(pyl.ModelError, match=words):
+        pyl.fit(below, {"limit": torch.tensor(-1.0)}, pyl.HMC(), start=start, seed=SEED)
+
+
+def test_other_shapes_are_refused() -> None:
+    start = fitted()
+    fewer = {"x": line_data()["x"][:, :2], "y": line_data()["y"]}
+    words = r"other latent sites: draws of {'slopes': \(3,\), .* where this model has {'slopes': \(2,\)"
+    with pytest.raises(pyl.ModelError, match=words):
+        pyl.fit(line, fewer, pyl.HMC(), start=start, seed=SEED)
+
+
+def test_a_start_in_single_precision_serves_in_double() -> None:
+    start = pyl.fit(line, line_data(), Laplace(), seed=SEED, dtype=torch.float32)
+    fit = pyl.fit(line, line_data(), pyl.HMC(num_draws=20), start=start, seed=SEED, dtype=torch.float64)
+    assert fit.samples["slopes"].dtype is torch.float64
+
+
+def test_hmc_keeps_what_svi_learnt() -> None:
+    """A parameter of the model stays where training left it, and the latent site is sampled given that."""
+
+    def empirical_bayes(y: Tensor) -> None:
+        width = pyro.param("width", torch.tensor(1.5), constraint=dist.constraints.positive)
+        mean = pyro.sample("mean", dist.Normal(0.0, width))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    y = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
+    start = pyl.fit(empirical_bayes, {"y": y}, SVI(num_steps=300, lr=0.05), seed=SEED)
+    fit = pyl.fit(empirical_bayes, {"y": y}, pyl.HMC(num_chains=16), start=start, seed=SEED)
+    width = float(start.params["width"])
+    assert float(fit.params["width"]) == pytest.approx(width)
+    mean, sd = 7 / (3 + width**-2), (3 + width**-2) ** -0.5
+    ess = float(fit.diagnostics["mean"]["ess"])
+    assert float(fit.samples["mean"].mean()) == pytest.approx(mean, abs=4 * sd / math.sqrt(ess))
