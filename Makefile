@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint arviz1 clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -14,6 +14,10 @@ test: lint
 lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# ArviZ 1 needs Python 3.12 or newer: make arviz1 PYTHON=python3.13
+arviz1: .venv-arviz1/installed
+	.venv-arviz1/bin/pytest tests/test_export.py tests/test_from_pyro.py
 
 clean:
 	rm -rf out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
@@ -29,3 +33,9 @@ $(BIN)/python:
 .venv/installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install -c constraints.txt -e '.[test]'
 	touch $@ .venv/installed
+
+.venv-arviz1/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-arviz1
+	grep -Ev '^(arviz|xarray-einstats)==' constraints.txt > .venv-arviz1/constraints.txt
+	.venv-arviz1/bin/pip install -c .venv-arviz1/constraints.txt 'arviz>=1' -e '.[test]'
+	touch $@

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.record import append
 from benchmarks.timing import Contender, parse_options, race
+from pyrolatent.capture import ladder
 from pyrolatent.capture.compile import MAX_COMPILED_OPS
 from pyrolatent.capture.density import capture_density
 from tests.pyro_reference import (
@@ -55,14 +56,27 @@ class Captured(NamedTuple):
 def adapt(model: Callable[..., Any], data: Data) -> Captured:
     """Capture `model(**data)`: the one place that knows the API under test."""
     density = capture_density(model, data, seed=0)
+    return described(density.batched, density.sites.layout.pack)
+
+
+def described(batched: ladder.Batched, pack: Callable[[Point], Tensor]) -> Captured:
     return Captured(
-        batched=density.batched,
-        pack=density.sites.layout.pack,
-        rung=density.rung,
-        vectorised=density.batched.vectorised,
-        num_ops=lambda points: density.batched.graph(points).num_ops,
-        compile=lambda points: density.batched.graph(points).compile(),
+        batched=batched,
+        pack=pack,
+        rung=batched.rung,
+        vectorised=batched.vectorised,
+        num_ops=lambda points: batched.graph(points).num_ops,
+        compile=lambda points: batched.graph(points).compile(),
     )
+
+
+def forms(ours: Captured, flat: Tensor, options: argparse.Namespace) -> tuple[dict[str, Batched], float]:
+    """Return our density plain and, where a fit would compile it, compiled; and the seconds that took."""
+    plain = {"": ours.batched}
+    if options.no_compile or not ours.vectorised or ours.num_ops(flat) > MAX_COMPILED_OPS:
+        return plain, 0.0
+    fast, seconds = compiled(ours, flat)
+    return {**plain, " compiled": fast}, seconds
 
 
 def main() -> None:
@@ -87,9 +101,7 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     ours = adapt(model, data)
     points = random_points(model, data)
     flat = torch.stack([ours.pack(point) for point in points])
-    batched, seconds = {"": ours.batched}, 0.0
-    if not options.no_compile and ours.vectorised and ours.num_ops(flat) <= MAX_COMPILED_OPS:
-        batched[" compiled"], seconds = compiled(ours, flat)
+    batched, seconds = forms(ours, flat, options)
     oracle = HAND_WRITTEN[name](**data) if name in HAND_WRITTEN else pyro_potential(model, data).log_density
     error = largest_error(list(batched.values()), ours.pack, oracle, points)
     contenders = pyro_contenders(model, data, points) | our_contenders(batched, flat)

@@ -1,23 +1,27 @@
 """What each rung of the ladder costs, on models as people write them.
 
-Run as `python -m benchmarks.rungs`.  Each model runs on the rung that it takes and on every slower
-one, where it need not, and all are compared with Pyro's own potential first.  One by one, 64 points
-cost 64 times one point.
+Run as `python -m benchmarks.rungs`.  Each model runs on the rung that it takes and, though it need
+not, on every slower one; all are compared with Pyro's own potential first.  Rungs that run the points
+one by one are timed at one point, since 64 cost 64 times that.
 """
 
 import argparse
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from benchmarks.gradients import NUM_POINTS, Batched, largest_error, random_points
+from benchmarks.gradients import (
+    Captured,
+    described,
+    forms,
+    largest_error,
+    our_contenders,
+    random_points,
+)
 from benchmarks.record import append
-from benchmarks.timing import Contender, parse_options, race, time_of
+from benchmarks.timing import Contender, parse_options, race
 from pyrolatent.capture import ladder
-from pyrolatent.capture.compile import MAX_COMPILED_OPS
-from pyrolatent.capture.density import LogDensity, capture_density
+from pyrolatent.capture.density import capture_density
 from tests.pyro_reference import double_precision, pyro_potential
 from tests.user_models import RUNG_BAR
 
@@ -33,9 +37,7 @@ def main() -> None:
     rows = []
     with double_precision():
         for name in options.models:
-            found = run(name, options)
-            print_rows(found)
-            rows += found
+            rows += run(name, options)
     print(f"\nappended to {append('rungs', rows)}")
     if not all(row["error"] <= TOLERANCE for row in rows):
         raise SystemExit("a rung differs from Pyro's potential")
@@ -48,27 +50,42 @@ def run(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     density, points = capture_density(model, data, seed=0), random_points(model, data)
     oracle, pack = pyro_potential(model, data).log_density, density.sites.layout.pack
     flat = torch.stack([pack(point) for point in points])
-    rungs = [density.rung, *(rung for rung in ("points", "eager") if rung != density.rung)]
     rows, contenders = [], {}
-    for rung in rungs:
-        batched = ladder.Batched(density.batched.point, rung)
-        forms: dict[str, Batched] = {"": batched}
-        if not options.no_compile and batched.vectorised and num_ops(batched, flat) <= MAX_COMPILED_OPS:
-            forms[" compiled"] = compiled(batched, flat)
-        rows.append(
-            {
-                "model": name,
-                "dim": density.dim,
-                "rung": rung,
-                "reason": density.batched.reason if rung == density.rung else "not the one taken",
-                "error": largest_error(list(forms.values()), pack, oracle, points),
-                "ops": num_ops(batched, flat),
-            }
-        )
-        for suffix, evaluate in forms.items():
-            for count in (1, NUM_POINTS) if batched.vectorised else (1,):
-                contenders[rung, f"{count}{suffix}"] = Contender(partial(evaluate, flat[:count]), count)
+    for rung in dict.fromkeys([density.rung, "points", "eager"]):
+        ours = described(ladder.Batched(density.batched.point, rung), pack)
+        batched, seconds = forms(ours, flat, options)
+        row = {
+            "model": name,
+            "dim": density.dim,
+            "rung": rung,
+            "taken": rung == density.rung,
+            "reason": density.batched.reason,
+            "error": largest_error(list(batched.values()), pack, oracle, points),
+            "ops": None if rung == "eager" else ours.num_ops(flat if ours.vectorised else flat[0]),
+            "compile_seconds": round(seconds, 1),
+        }
+        rows.append(row)
+        contenders |= timed(ours, our_contenders(batched, flat))
     rates = race(contenders, options.rounds, options.seconds)
     for row in rows:
-        row["microseconds"] = {c: round(1e6 / rates[row["rung"], c], 1) for c in COLUMNS if (row["rung"], c) in rates}
+        own = {column: f"{row['rung']} {column}" for column in COLUMNS}
+        row["microseconds"] = {c: round(1e6 / rates[key], 1) for c, key in own.items() if key in rates}
+        print_row(row)
     return rows
+
+
+def timed(ours: Captured, contenders: dict[str, Contender]) -> dict[str, Contender]:
+    """Return what is worth timing of one rung, under names that tell the rung."""
+    columns = COLUMNS if ours.vectorised else COLUMNS[:1]
+    return {f"{ours.rung} {column}": one for column, one in contenders.items() if column in columns}
+
+
+def print_row(row: dict[str, Any]) -> None:
+    ops, spent = row["ops"] or "-", row["microseconds"]
+    print(f"{row['model']:<25}{row['dim']:>4} {row['rung']:<7}{row['error']:>8.0e}{ops:>6}", end="")
+    print("".join(f"{spent[c]:>13,.1f}" if c in spent else f"{'-':>13}" for c in COLUMNS), end="")
+    print("" if row["error"] <= TOLERANCE else "  DIFFERS", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,10 @@ from pyrolatent.from_pyro import from_pyro
 from pyrolatent.imputations import Imputations
 from pyrolatent.impute import impute
 from pyrolatent.infer.hmc import HMC
+from pyrolatent.infer.importance import ImportanceSampling
+from pyrolatent.infer.laplace import Laplace
+from pyrolatent.infer.svi import SVI
+from pyrolatent.objectives import elbo, iwae, linear
 from pyrolatent.pair import Pair, as_pair
 from pyrolatent.predict import predict
 from pyrolatent.result import Fit
@@ -23,12 +27,15 @@ from pyrolatent.tables import read_frame, write_frame
 
 __all__ = [
     "HMC",
+    "SVI",
     "ArgumentError",
     "Column",
     "DataError",
     "Fit",
     "FitWarning",
+    "ImportanceSampling",
     "Imputations",
+    "Laplace",
     "ModelError",
     "Pair",
     "PyrolatentError",
@@ -37,10 +44,13 @@ __all__ = [
     "ampute",
     "as_pair",
     "datasets",
+    "elbo",
     "fit",
     "from_pyro",
     "impute",
     "infer_schema",
+    "iwae",
+    "linear",
     "load",
     "models",
     "predict",

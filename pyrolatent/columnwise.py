@@ -14,20 +14,17 @@ support; a value from inside is put there before its density is asked for, since
 nan also where it is multiplied by 0.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, ClassVar, final
 
 import torch
 from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import Distribution
-from torch.distributions.constraints import MixtureSameFamilyConstraint
 
 from pyrolatent.distributions import NO_SHAPE, RowDistribution, Shape
 from pyrolatent.errors import ArgumentError, DataError
-from pyrolatent.transforms import transform_to_constraint
-
-FROM_BELOW = (constraints.integer_interval, type(constraints.nonnegative_integer))
+from pyrolatent.univariate import cell_moments, has_quantiles, quantile, support_of, value_inside
 
 
 @final
@@ -82,11 +79,15 @@ class ColumnwiseDistribution(RowDistribution):
             self.check_cells(value)
         shape = torch.broadcast_shapes(self.batch_shape, value.shape[:-1])
         terms = []
-        for d, column in enumerate(self.columns.values()):
-            seen = self.observed[..., d]
-            known = torch.where(seen, value[..., d], value_inside(column).to(value))
+        for column, seen, known in self.known_cells(value):
             terms.append(torch.where(seen, column.log_prob(known), 0.0).expand(shape))
         return torch.stack(terms, -1)
+
+    def known_cells(self, value: Tensor) -> Iterator[tuple[Distribution, Tensor, Tensor]]:
+        """Yield each column's distribution, mask and cells, those missing inside of the support."""
+        cells = zip(self.columns.values(), self.observed.unbind(-1), value.unbind(-1), strict=True)
+        for column, seen, held in cells:
+            yield column, seen, torch.where(seen, held, value_inside(column).to(value))
 
     def summarise(self, value: Tensor) -> None:
         """Nothing that would be cheaper than the rows themselves."""
@@ -109,25 +110,20 @@ class ColumnwiseDistribution(RowDistribution):
         The draw is the quantile of `noise`, normal numbers `(..., N, D)`, where the distribution has
         quantiles; else it comes from torch's own stream (`draws_from_noise`).
         """
-        uniform = torch.special.ndtr(noise)
-        below_one = 1 - torch.finfo(noise.dtype).eps / 2
-        share = uniform.clamp(torch.finfo(noise.dtype).tiny, below_one)
+        limits = torch.finfo(noise.dtype)
+        shares = torch.special.ndtr(noise).clamp(limits.tiny, 1 - limits.eps / 2).unbind(-1)
         columns = self.expand(self.batch_shape).columns.values()
         drawn = [
-            quantile(column, share[..., d]) if has_quantiles(column) else column.sample()
-            for d, column in enumerate(columns)
+            quantile(column, share) if has_quantiles(column) else column.sample()
+            for column, share in zip(columns, shares, strict=True)
         ]
         return torch.where(self.observed, value, stack_cells(drawn).to(value))
 
     def check_cells(self, value: Tensor, rows: Tensor | bool = True, where: str = "") -> None:
-        for d, (name, column) in enumerate(self.columns.items()):
-            cells = value[..., d]
-            counts = self.observed[..., d] & rows & ~cells.isnan()
-            outside = counts & ~column.support.check(
-                torch.where(counts, cells, value_inside(column).to(value))
-            )
+        for name, (column, seen, known) in zip(self.columns, self.known_cells(value), strict=True):
+            outside = seen & rows & ~known.isnan() & ~support_of(column).check(known)
             if outside.any():
-                raise outside_support(name, column, cells, outside, where)
+                raise outside_support(name, column, known, outside, where)
 
 
 @final
@@ -138,60 +134,12 @@ class RowSupport(constraints.Constraint):
 
     def __init__(self, rows: ColumnwiseDistribution) -> None:
         self.rows = rows
-        self.is_discrete = any(column.support.is_discrete for column in rows.columns.values())
+        self.is_discrete = any(support_of(column).is_discrete for column in rows.columns.values())
 
     def check(self, value: Tensor) -> Tensor:
         """Return which rows `(..., N)` of `value (..., N, D)` do."""
-        seen = self.rows.observed
-        inside = [
-            column.support.check(torch.where(seen[..., d], value[..., d], value_inside(column).to(value)))
-            for d, column in enumerate(self.rows.columns.values())
-        ]
+        inside = [support_of(column).check(known) for column, _, known in self.rows.known_cells(value)]
         return torch.stack(torch.broadcast_tensors(*inside), -1).all(-1)
-
-
-def value_inside(column: Distribution) -> Tensor:
-    """Return a value of the support, `()` or as wide as its bounds, with a finite density."""
-    support: Any = column.support
-    if isinstance(support, MixtureSameFamilyConstraint):
-        support = support.base_constraint
-    if isinstance(support, FROM_BELOW):
-        return torch.as_tensor(support.lower_bound)
-    if support.is_discrete:
-        return torch.zeros(())
-    return transform_to_constraint(support)(torch.zeros(())).detach()
-
-
-def quantile(column: Distribution, share: Tensor) -> Tensor:
-    """Return the smallest values `(..., N)` whose cumulative probabilities reach `share (..., N)`.
-
-    Raises:
-        NotImplementedError: The distribution has no quantile function.
-    """
-    if not column.has_enumerate_support:
-        return column.icdf(share)
-    values = column.enumerate_support(expand=False)
-    below = column.log_prob(values).exp().cumsum(0)[:-1] < share
-    return values.flatten()[below.sum(0)]
-
-
-def has_quantiles(column: Distribution) -> bool:
-    """True for a distribution of which a uniform number makes a draw."""
-    try:
-        quantile(column, torch.full((), 0.5))
-    except NotImplementedError:
-        return False
-    return True
-
-
-def cell_moments(column: Distribution) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation `batch_shape` of a cell."""
-    if not column.has_enumerate_support:
-        return column.mean, column.stddev
-    values = column.enumerate_support(expand=False)
-    weights = column.log_prob(values).exp()
-    mean = (weights * values).sum(0)
-    return mean, (weights * (values - mean).square()).sum(0).sqrt()
 
 
 def stack_cells(columns: list[Tensor]) -> Tensor:

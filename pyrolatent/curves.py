@@ -18,6 +18,7 @@ STEEP = 20.0  # largest over smallest loss, from which on a log scale is used
 MOST_POINTS = 2_000  # of one line
 TAILS = (0.05, 0.95)
 MOST_TICKS = 12
+LETTERS = 36  # that fit below a check side by side
 LIGHTEST = 1e-2  # weight that is drawn, in those of equal ones
 OBSERVED = "#c9d0d9"
 
@@ -135,7 +136,7 @@ def draw_levels(axes: Axes, check: Check) -> None:
         axes.plot(places, check.prior.mean(0), "_", color=ORANGE, ms=9, mew=1.4)
     every = -(-len(places) // MOST_TICKS)
     texts = [shortened(level, 12) for level in check.levels[::every]]
-    turned = 90 if max(map(len, texts)) > 4 else 0
+    turned = 90 if sum(len(text) + 2 for text in texts) > LETTERS else 0
     axes.set_xticks(places[::every], texts, rotation=turned, fontsize=8, parse_math=False)
 
 

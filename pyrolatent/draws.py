@@ -14,9 +14,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from pyrolatent.capture.bounds import log_prob, run_pair
+from pyrolatent.capture.bounds import run_pair
 from pyrolatent.capture.noise import capture_noisy
-from pyrolatent.capture.particles import by_row, check_rows
+from pyrolatent.capture.particles import check_rows, log_weights
 from pyrolatent.capture.sites import DATA_PLATE
 from pyrolatent.errors import FitWarning, ModelError
 from pyrolatent.pair import FunctionPair, Pair
@@ -126,10 +126,8 @@ def weighted(pair: Pair, data: Mapping[str, Any]) -> tuple[Tensor, dict[str, Ten
     """Return log p(x_i, z_i) - log q(z_i | x_i) of one draw of the guide `(N,)` in nats, and the draw."""
     run = run_pair(pair, data)
     check_rows(run)
-    log_p = sum(by_row(message, log_prob(message, 1.0)) for message in run.model.values())
-    log_q = sum(by_row(message, log_prob(message, 1.0)) for message in run.guide.values())
     values = {name: message["value"] for name, message in run.guide.items()}
-    return torch.as_tensor(log_p - log_q)[0], values
+    return log_weights(run, 1.0)[0], values
 
 
 def resampled(log_weight: Tensor, *values: Tensor, random: torch.Generator) -> list[Tensor]:

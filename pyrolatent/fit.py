@@ -74,7 +74,7 @@ def fit(
     seed = fresh_seed() if seed is None else int(seed)
     tensors = {name: as_input(value, dtype or torch.float64, place) for name, value in entries.items()}
     with seeded(seed, "model"), fitting_threads(tensors, copies=TYPICAL_CHAINS):
-        learnt = learnable(pair, tensors, seed, place)
+        learnt = learnable(pair, tensors, seed, dtype or torch.float64, place)
         method = method or (SVI() if learnt.layout.size or pair.guide is not None else HMC())
         check_learns(method, learnt, start)
         dtype = dtype or (torch.float32 if learnt.of_module and method.learns else torch.float64)
@@ -86,9 +86,11 @@ def fit(
     return replace(result, info={**result.info, "versions": versions()})
 
 
-def learnable(pair: Pair, data: Mapping[str, Any], seed: int, device: torch.device) -> Parameters:
+def learnable(
+    pair: Pair, data: Mapping[str, Any], seed: int, dtype: torch.dtype, device: torch.device
+) -> Parameters:
     """Return what the model learns besides its latent sites."""
-    return find_parameters([pair.model], data, seed=seed, dtype=torch.float64, device=device)
+    return find_parameters([pair.model], data, seed=seed, dtype=dtype, device=device)
 
 
 def check_learns(method: Method, learnt: Parameters, start: Fit | None) -> None:

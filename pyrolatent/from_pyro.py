@@ -1,9 +1,9 @@
 """Runs of Pyro's own MCMC as ArviZ objects.
 
-A finished `pyro.infer.MCMC` holds the draws of the latent sites and little else.  Here its model is
-run again at each draw for what can be read there: deterministic sites, the log joint density, each
-observation's log-probability and predictions.  The run becomes a `Fit` like any other, so that
-names, dimensions and groups are those of `to_inference_data`.
+A finished `pyro.infer.MCMC` holds the draws of the continuous latent sites and little else.  Here its
+model is run again at each draw for what can be read there: deterministic sites, draws of discrete
+ones, the log joint density, each observation's log-probability and predictions.  The run becomes a
+`Fit` like any other, so that names, dimensions and groups are those of `to_inference_data`.
 """
 
 import inspect
@@ -17,17 +17,19 @@ from pyro.infer import HMC, MCMC
 from pyro.params.param_store import StateDict
 from torch import Tensor, nn
 
-from pyrolatent.capture.density import LogDensity, capture_density, evaluate
+from pyrolatent.capture.density import LogDensity, capture_density
+from pyrolatent.capture.joint import evaluate
 from pyrolatent.capture.ladder import map_points
 from pyrolatent.capture.unconstrain import unconstrain
 from pyrolatent.errors import ArgumentError, ModelError
 from pyrolatent.export import check_groups, to_inference_data
 from pyrolatent.fit import versions
+from pyrolatent.infer.hmc import named_samples
 from pyrolatent.pair import as_pair
 from pyrolatent.result import Fit, Problem
 from pyrolatent.seeds import seeded
 
-LOG_DENSITY = "log density of a draw"  # beside the sites, so that one map runs over both
+LOG_JOINT = "log joint"
 
 
 @final
@@ -100,8 +102,9 @@ def as_fit(mcmc: MCMC, seed: int) -> Fit:
     with seeded(seed, "model"):
         density = capture_density(pair.model, data, seed=seed, dtype=problem.dtype, device=device)
         check_complete(draws, density)
-        replayed = replay(density, draws)
-    lp = replayed.pop(LOG_DENSITY)
+        flat = unconstrain(density, {name: value.flatten(0, 1) for name, value in draws.items()})
+        position = flat.unflatten(0, (mcmc.num_chains, mcmc.num_samples))
+        replayed, lp = named_samples(density, position, seed), log_joint(density, position)
     samples = replayed | {name: value.cpu() for name, value in draws.items()}
     kernel = type(mcmc.kernel).__name__
     return Fit(
@@ -161,18 +164,15 @@ def check_complete(draws: Mapping[str, Tensor], density: LogDensity) -> None:
         )
 
 
-def replay(density: LogDensity, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return latent and deterministic sites at `draws (chain, draw, *site)`, and the log density."""
+def log_joint(density: LogDensity, position: Tensor) -> Tensor:
+    """Return the log joint density `(chain, draw)` in nats at `position (chain, draw, D)`."""
 
     def at(flat: Tensor) -> dict[str, Tensor]:
-        joint = evaluate(density.model, density.data, density.sites, flat)
-        return {**joint.values, LOG_DENSITY: joint.total}
+        return {LOG_JOINT: evaluate(density.model, density.data, density.sites, flat).total}
 
-    shape = next(iter(draws.values())).shape[:2]
-    position = unconstrain(density, {name: value.flatten(0, 1) for name, value in draws.items()})
     with density.context(), torch.no_grad():
-        found = map_points(at, position, density.rung)
-    return {name: value.cpu().unflatten(0, shape) for name, value in found.items()}
+        found = map_points(at, position.flatten(0, 1), density.rung)
+    return found[LOG_JOINT].cpu().unflatten(0, position.shape[:2])
 
 
 def sampler_stats(mcmc: MCMC) -> dict[str, Tensor]:

@@ -86,7 +86,8 @@ def method_text(method: Any) -> str:
 
 def all_sites(fit: Fit) -> dict[str, Site]:
     """Return the latent, deterministic and observed sites of the model."""
-    return {**fit.sites.latents, **fit.sites.deterministics, **fit.sites.observed}
+    sites = fit.sites
+    return {**sites.latents, **sites.discrete, **sites.deterministics, **sites.observed}
 
 
 def labels(index: pd.Index) -> NDArray[Any]:

@@ -31,7 +31,7 @@ class SiteRow:
 
     Attributes:
         name: Its name.
-        role: "latent", "deterministic", "observed", "factor" or "parameter".
+        role: "latent", "discrete", "deterministic", "observed", "factor" or "parameter".
         distribution: Its class without wrappers; empty where it has none or the model cannot run.
         shape: Of its value; None for factors and parameters.
         plates: Those it is in.
@@ -52,6 +52,7 @@ def site_rows(fit: Fit) -> list[SiteRow]:
     sites = fit.sites
     roles: dict[str, Mapping[str, Site]] = {
         "latent": sites.latents,
+        "discrete": sites.discrete,
         "deterministic": sites.deterministics,
         "observed": sites.observed,
     }
@@ -82,7 +83,7 @@ def distribution_names(fit: Fit) -> dict[str, str]:
             at_first_draw(fit)(**fit.data)
     except PyrolatentError:
         return {}
-    random = (*fit.sites.latents, *fit.sites.observed)
+    random = (*fit.sites.latents, *fit.sites.discrete, *fit.sites.observed)
     return {name: unwrapped(traced.trace.nodes[name]["fn"]) for name in random}
 
 

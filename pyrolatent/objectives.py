@@ -11,7 +11,7 @@ with every particle, for models all of whose latents belong to rows.
 
 import abc
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, final
@@ -19,9 +19,23 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from pyrolatent.capture.bounds import PairRun, check_guide, log_guide, log_prob, run_pair
-from pyrolatent.capture.grouping import grouped_log_probs
-from pyrolatent.capture.particles import by_row, check_particles, check_rows, row_scale, with_particles
+from pyrolatent.capture.bounds import (
+    PairRun,
+    check_guide,
+    check_pathwise,
+    check_sums,
+    log_guide,
+    log_model,
+    run_pair,
+    run_plain,
+)
+from pyrolatent.capture.particles import (
+    check_particles,
+    check_rows,
+    log_weights,
+    row_scale,
+    with_particles,
+)
 from pyrolatent.capture.sites import sum_all
 from pyrolatent.errors import ArgumentError
 from pyrolatent.pair import Pair
@@ -96,16 +110,14 @@ class ELBO(Objective):
             raise ArgumentError("beta must be a number from 0 up", why=f"got {self.beta}")
 
     def check(self, pair: Pair, data: Data) -> None:
-        check_guide(pair, data)
-        check_pathwise(run_pair(pair, data, given={}))
+        check_run(pair, data)
 
     def __call__(self, pair: Pair, data: Data, noise: Noise, step: Tensor) -> Tensor:
         beta = self.beta(step) if callable(self.beta) else self.beta
         with noise:
             run = run_pair(pair, data)
-            log_q = total(log_guide(message, message["scale"]) for message in run.guide.values())
-            log_prior = total(grouped_log_probs(run.latent).values())
-            log_likelihood = total(grouped_log_probs(run.observed).values())
+            log_q = sum(sum_all(log_guide(message, message["scale"])) for message in run.guide.values())
+            log_prior, log_likelihood = log_model(run)
             return torch.as_tensor(beta * (log_q - log_prior) - log_likelihood)
 
 
@@ -131,33 +143,28 @@ class IWAE(Objective):
         check_positive("num_particles", self.num_particles)
 
     def check(self, pair: Pair, data: Data) -> None:
-        check_guide(pair, data)
-        plan = run_pair(pair, data, given={})
-        check_pathwise(plan)
+        plan = check_run(pair, data)
         check_rows(plan)
         if self.num_particles > 1:
             check_particles(pair, data, plan)
 
     def __call__(self, pair: Pair, data: Data, noise: Noise, step: Tensor) -> Tensor:
         with noise:
-            run = self.run(pair, data)
+            run = self.particles(pair, data)
             counted = next(iter((*run.guide.values(), *run.model.values())))
-            unit = counted["scale"]
-            log_p = [by_row(m, log_prob(m, m["scale"] / unit)) for m in run.model.values()]
-            log_q = [by_row(m, log_guide(m, m["scale"] / unit)) for m in run.guide.values()]
-            log_weight = torch.as_tensor(sum(log_p) - sum(log_q))
+            log_weight = log_weights(run, unit=counted["scale"])
             bound = torch.logsumexp(log_weight, 0) - math.log(self.num_particles)
             return -(row_scale(counted) * bound).sum()
 
-    def run(self, pair: Pair, data: Data) -> PairRun:
+    def particles(self, pair: Pair, data: Data) -> PairRun:
         """Return the sites of all particles side by side."""
-        if self.num_particles == 1:
-            run = run_pair(pair, data)
-            check_rows(run)
-            return run
-        plan = run_pair(pair, data, given={})
-        check_rows(plan)
-        return run_pair(with_particles(pair, self.num_particles, plan.max_plate_nesting), data)
+        if self.num_particles > 1:
+            plan = run_plain(pair, data, given={})
+            check_rows(plan)
+            pair = with_particles(pair, self.num_particles, plan.batch_dims)
+        run = run_pair(pair, data)
+        check_rows(run)
+        return run
 
 
 def elbo(beta: float | Schedule = 1.0) -> ELBO:
@@ -180,15 +187,13 @@ def linear(start: float, end: float, num_steps: int) -> LinearSchedule:
     return LinearSchedule(start, end, num_steps)
 
 
-def check_pathwise(run: PairRun) -> None:
-    """Refuse a guide through whose draws no gradient flows."""
-    for message in run.guide.values():
-        log_guide(message, 1.0)
-
-
-def total(terms: Iterable[Tensor]) -> Tensor | float:
-    """Return the sum of all entries of all terms."""
-    return sum((sum_all(term) for term in terms), start=0.0)
+def check_run(pair: Pair, data: Data) -> PairRun:
+    """Refuse a pair that no bound can be had of; return the sites of a run that draws nothing."""
+    check_guide(pair, data)
+    plan = run_plain(pair, data, given={})
+    check_pathwise(plan)
+    check_sums(pair, data, plan)
+    return plan
 
 
 def check_positive(name: str, value: int) -> None:

@@ -125,6 +125,8 @@ def check_no_row_latents(fit: Fit) -> None:
 def with_data(fit: Fit, data: Mapping[str, Any] | pd.DataFrame | None) -> Fit:
     """Return the fit with its data replaced by new rows.
 
+    Discrete sites of the old rows are dropped: new rows draw their own.
+
     Raises:
         DataError: A table for a fit to tensors, or the other way round.
         ModelError: The model has latents of each row, which say nothing of new rows of a table.
@@ -141,4 +143,6 @@ def with_data(fit: Fit, data: Mapping[str, Any] | pd.DataFrame | None) -> Fit:
     entries = dict(data) if frame is None else encode(fit.pair, frame)
     check_arguments(fit.pair, entries)
     tensors = {name: as_input(value, problem.dtype, problem.device) for name, value in entries.items()}
-    return replace(fit, problem=replace(problem, data=tensors, frame=frame))
+    old = {name for name, site in fit.sites.discrete.items() if DATA_PLATE in site.plates}
+    samples = {name: draws for name, draws in fit.samples.items() if name not in old}
+    return replace(fit, problem=replace(problem, data=tensors, frame=frame), samples=samples)

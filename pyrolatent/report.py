@@ -98,7 +98,8 @@ def template() -> jinja2.Template:
 
 def number(value: float, form: str = ".4g") -> str:
     """Return a number for a table, a dash for none."""
-    return format(value, form).replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else DASH
+    text = DASH if math.isnan(value) else format(value, form)
+    return text.replace("-", "\N{MINUS SIGN}").replace("inf", "\N{INFINITY}")
 
 
 # What was fitted

@@ -39,7 +39,7 @@ PAIRS: dict[str, type[Pair]] = {"BayesianMVN": BayesianMVN}
 TO_DICT: dict[str, Callable[[Any], State]] = {"BayesianMVN": mvn_to_dict}
 FROM_DICT: dict[str, Callable[[State], Pair]] = {"BayesianMVN": mvn_from_dict}
 
-ROLES = ("latents", "observed", "deterministics")
+ROLES = ("latents", "observed", "deterministics", "discrete")
 
 
 @final
@@ -143,12 +143,13 @@ def layout_from_dict(state: State) -> Layout:
 
 def sites_to_dict(sites: SiteTable) -> State:
     """Return shapes, roles and plates; summaries of the data can be made again."""
-    roles = (sites.latents, sites.observed, sites.deterministics)
+    roles = (sites.latents, sites.observed, sites.deterministics, sites.discrete)
     state: State = {
         role: [[site.name, list(site.shape), dict(site.plates)] for site in table.values()]
         for role, table in zip(ROLES, roles, strict=True)
     }
-    rest = {"factors": list(sites.factors), "parameters": list(sites.parameters), "rows": sites.rows}
+    rest: State = {"factors": list(sites.factors), "parameters": list(sites.parameters), "rows": sites.rows}
+    rest["max_plate_nesting"] = sites.max_plate_nesting
     return {"layout": layout_to_dict(sites.layout), **state, **rest}
 
 
@@ -165,4 +166,5 @@ def sites_from_dict(state: State) -> SiteTable:
         parameters=tuple(state["parameters"]),
         rows=state["rows"],
         summaries={},
+        max_plate_nesting=state["max_plate_nesting"],
     )

@@ -71,6 +71,11 @@ class Schema:
         return tuple(column.plain() for column in self.columns if column.name in self.named)
 
     @property
+    def used(self) -> tuple[Column, ...]:
+        """All columns that a model sees: those of `x`, then those taken by name."""
+        return self.modelled + self.arguments
+
+    @property
     def names(self) -> tuple[str | int, ...]:
         """The names of the D modelled columns, in order."""
         return tuple(column.name for column in self.modelled)
@@ -105,7 +110,8 @@ class Schema:
 
         Raises:
             DataError: If a modelled column is absent, or a cell is infinite, text where numbers
-                are expected, not positive in a positive column, or of an unknown category.
+                are expected, not positive in a positive column, outside the unit interval, or of an
+                unknown category.
         """
         check_columns(frame, self.names)
         cells = [column.encode(frame[column.name]) for column in self.modelled]

@@ -21,8 +21,8 @@ from torch.nn.functional import logsigmoid
 Point = dict[str, Tensor]
 LogDensityFn = Callable[[Mapping[str, Tensor]], tuple[Tensor, Point]]
 
-# Only models without enumeration come here, for which Pyro never uses it; None would make Pyro draw
-# from the prior, which improper priors refuse.
+# Enough for every model here; Pyro uses it where it enumerates.  None would make Pyro draw from the
+# prior, which improper priors refuse.
 MAX_PLATE_NESTING = 3
 
 

@@ -327,11 +327,11 @@ def refused(model: object, error: type[Exception], match: str, **data: object) -
         capture_density(model, data, seed=0)  # type: ignore[arg-type]
 
 
-def test_discrete_latents_are_refused() -> None:
+def test_discrete_latents_without_end_are_refused() -> None:
     def model() -> None:
-        pyro.sample("arm", dist.Bernoulli(0.5))
+        pyro.sample("count", dist.Poisson(3.0))
 
-    refused(model, ModelError, "site 'arm': a latent site is discrete")
+    refused(model, ModelError, "site 'count': a latent site is discrete, without a finite list of values")
 
 
 def test_learnable_parameters_are_refused() -> None:

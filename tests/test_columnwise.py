@@ -16,9 +16,10 @@ from torch.func import grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyrolatent.capture.density import capture_density
-from pyrolatent.columnwise import ColumnwiseDistribution, value_inside
+from pyrolatent.columnwise import ColumnwiseDistribution
 from pyrolatent.distributions import as_row_distribution
 from pyrolatent.errors import ArgumentError, DataError, ModelError
+from pyrolatent.univariate import value_inside
 
 ROWS = 7
 EXACT = {"rtol": 1e-12, "atol": 1e-12}

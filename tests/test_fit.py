@@ -232,7 +232,11 @@ def test_unequal_rows_parameters_and_nonsense_are_refused() -> None:
         {"x": torch.ones(2), "y": torch.ones(3)},
     )
     refused(
-        pyl.ModelError, r"parameters \['scale'\]: the model has learnable parameters", learnable, {"y": Y}
+        pyl.ModelError,
+        r"parameters \['scale'\]: the model has learnable parameters, and HMC learns none",
+        learnable,
+        {"y": Y},
+        method=pyl.HMC(),
     )
     refused(pyl.ModelError, "the model is not a function: got int", 3)
     refused(pyl.DataError, "a table was given to a model without a schema", data=pd.DataFrame({"y": [1.0]}))
@@ -253,7 +257,7 @@ def test_predictions_for_rows_without_latents_are_refused() -> None:
 
 def test_arguments_of_the_wrong_kind_are_named() -> None:
     refused(pyl.ArgumentError, "the method is not a method: got 'hmc'", method="hmc")
-    refused(pyl.ArgumentError, "HMC has no use for a guide", guide=lambda y, sigma: None)
+    refused(pyl.ArgumentError, "HMC has no use for a guide", method=pyl.HMC(), guide=lambda y, sigma: None)
     refused(
         pyl.ArgumentError,
         "dtype must be torch.float32 or torch.float64: got torch.float16",

@@ -1,3 +1,4 @@
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -257,6 +258,24 @@ def test_a_model_that_reads_latent_values_is_replayed_draw_by_draw():
     mean = found.posterior["mean"].values
     np.testing.assert_array_equal(found.posterior["sign"], np.where(mean > 5, 1.0, -1.0))
     assert mean.min() < 5 < mean.max()
+
+
+def test_discrete_sites_that_pyro_summed_out_are_drawn():
+    def mixture(y: Tensor) -> None:
+        mean = pyro.sample("mean", dist.Normal(0.0, 10.0))
+        with pyro.plate("data", len(y)):
+            arm = pyro.sample("arm", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+            pyro.sample("y", dist.Normal(mean + 20 * arm, 1.0), obs=y)
+
+    y = torch.tensor([0.5, 21.0, -0.5, 19.5])
+    found = from_pyro(run(NUTS(mixture, max_plate_nesting=1), y))
+    assert found.posterior["arm"].dims == ("chain", "draw", "data")
+    np.testing.assert_array_equal(found.posterior["arm"], np.broadcast_to([0, 1, 0, 1], (1, 20, 4)))
+    mean = torch.tensor(found.posterior["mean"].values)[..., None]  # (chain, draw, 1)
+    arms = [dist.Normal(mean + 20 * arm, 1.0).log_prob(y) + math.log(0.5) for arm in (0, 1)]
+    np.testing.assert_allclose(found.log_likelihood["y"], torch.logaddexp(*arms), rtol=1e-4)
+    lp = dist.Normal(0.0, 10.0).log_prob(mean[..., 0]) + torch.logaddexp(*arms).sum(-1)
+    np.testing.assert_allclose(found.sample_stats["lp"], lp, rtol=1e-4)
 
 
 def test_an_improper_prior_leaves_its_groups_out():

@@ -98,16 +98,9 @@ UNLIKE: dict[str, Callable[..., Any]] = {
 
 
 def message(name: str, fn: Any, value: Any, **handled: Any) -> dict[str, Any]:
-    """Return a site as it is after its run."""
-    return {
-        "name": name,
-        "fn": fn,
-        "value": value,
-        "scale": 1.0,
-        "mask": None,
-        "args": (),
-        "kwargs": {},
-    } | handled
+    """Return an observed site as it is after its run."""
+    site = {"name": name, "fn": fn, "value": value, "scale": 1.0, "mask": None, "args": (), "kwargs": {}}
+    return {**site, "is_observed": True, **handled}
 
 
 def messages(make: Callable[..., Any], sizes: Sizes, **handled: Any) -> dict[str, dict[str, Any]]:
@@ -154,6 +147,7 @@ def test_groups_are_of_one_class_shape_and_scale() -> None:
         "b": message("b", dist.StudentT(3.0), y),
         "c": message("c", dist.Normal(0.0, 2.0), y),
         "scaled": message("scaled", dist.Normal(0.0, 1.0), y, scale=2.0),
+        "latent": message("latent", dist.Normal(0.0, 1.0), y, is_observed=False),
         "vector": message("vector", dist.Normal(vector, 1.0), vector),
         "event": message("event", dist.Normal(vector, 1.0).to_event(1), vector),
         "probs": message("probs", dist.Bernoulli(torch.tensor(0.5)), y.round()),

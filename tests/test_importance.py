@@ -100,6 +100,28 @@ def test_evidence_with_a_dependent_support() -> None:
     check_evidence(pyl.fit(model, make_data(), ImportanceSampling(), seed=SEED), exact)
 
 
+def test_discrete_sites_are_summed_out_and_drawn() -> None:
+    """Each row shifted by 3 with probability 0.3: the evidence is a sum over all 2^4 ways to shift."""
+    y = torch.tensor([0.2, 3.4, -0.7, 1.6], dtype=torch.float64)
+
+    def shifted(y: Tensor) -> None:
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(y)):
+            shift = pyro.sample("shift", dist.Bernoulli(0.3))
+            pyro.sample("y", dist.Normal(mean + 3 * shift, 1.0), obs=y)
+
+    ways = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * len(y))
+    marginal = dist.MultivariateNormal(torch.zeros_like(y), torch.eye(len(y)).double() + 1)
+    prior = dist.Bernoulli(torch.tensor(0.3, dtype=torch.float64)).log_prob(ways).sum(1)
+    joint = prior + marginal.log_prob(y - 3 * ways)
+    fit = pyl.fit(shifted, {"y": y}, ImportanceSampling(), seed=SEED)
+    check_evidence(fit, float(joint.logsumexp(0)))
+    expected = joint.softmax(0) @ ways
+    error = (expected * (1 - expected)).sqrt() * (1 / fit.info["ess"] + 1 / fit.num_draws) ** 0.5
+    found = fit.samples["shift"].double().mean((0, 1))
+    assert ((found - expected).abs() < 4 * error).all()
+
+
 def test_a_skewed_hierarchy_is_reached_by_moving() -> None:
     """At the mode of the eight schools the normal has a Pareto k above 1; moved, it will do."""
     model, make_data = um.REFERENCES["eight_schools-eight_schools_noncentered"]

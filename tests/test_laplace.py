@@ -128,7 +128,9 @@ def humps(places: list[float], shares: list[float], widths: list[float], dim: in
 
 def test_two_modes_are_reported() -> None:
     data = {"places": [-5.0, 5.0], "shares": [0.8, 0.2], "widths": [1.0, 0.8], "dim": 1}
-    with pytest.warns(pyl.FitWarning, match=r"1 more modes hold a comparable share .* site 'place'"):
+    with pytest.warns(
+        pyl.FitWarning, match=r"Other modes \(1 found\) hold a comparable share .* site 'place'"
+    ):
         fit = pyl.fit(humps, data, Laplace(), seed=SEED)
     # The humps' own curvatures: the best has evidence 0.8, though the other is as high.
     assert fit.info["num_modes"] == 2

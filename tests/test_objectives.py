@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.distributions import constraints
-from pyro.infer import Trace_ELBO
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from pyro.infer.autoguide import (
     AutoDelta,
     AutoLowRankMultivariateNormal,
@@ -21,9 +21,10 @@ from pyro.infer.autoguide import (
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from pyrolatent.capture.bounds import check_guide
 from pyrolatent.capture.context import model_context
 from pyrolatent.errors import ArgumentError, ModelError
-from pyrolatent.objectives import Objective, check_guide, elbo, iwae, linear
+from pyrolatent.objectives import Objective, elbo, iwae, linear
 from pyrolatent.pair import FunctionPair, Pair, as_pair
 from pyrolatent.seeds import seeded
 
@@ -189,6 +190,7 @@ def linear_decoder(loading: Tensor, widening: float = 1.0) -> Pair:
     scale_tril = widening * torch.linalg.cholesky(covariance)
 
     def model(x: Tensor) -> None:
+        pyro.deterministic("loading", loading)  # belongs to no row, and counts for none
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(torch.zeros(loading.shape[1]), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(MEAN + z @ loading.T, NOISE).to_event(1), obs=x)
@@ -413,6 +415,141 @@ def test_settings_without_meaning_are_refused(make: Callable[[], object]) -> Non
         make()
 
 
+# Discrete sites that the guide leaves out
+
+
+def mixture(y: Tensor) -> None:
+    shares = pyro.sample("shares", dist.Dirichlet(torch.ones(2)))
+    with pyro.plate("arms", 2):
+        loc = pyro.sample("loc", dist.Normal(0.0, 2.0))
+    with pyro.plate("data", len(y)):
+        arm = pyro.sample("arm", dist.Categorical(shares), infer={"enumerate": "parallel"})
+        high = pyro.sample("high", dist.Bernoulli(0.2 + 0.5 * arm), infer={"enumerate": "parallel"})
+        pyro.sample("y", dist.Normal(loc[arm] + high, 0.5), obs=y)
+
+
+def chain(y: Tensor) -> None:
+    stay = pyro.sample("stay", dist.Beta(2.0, 2.0))
+    state = torch.tensor(0)
+    moves = torch.stack([torch.stack([stay, 1 - stay]), torch.stack([1 - stay, stay])])
+    for t in pyro.markov(range(len(y))):
+        state = pyro.sample(f"state_{t}", dist.Categorical(moves[state]), infer={"enumerate": "parallel"})
+        pyro.sample(f"y_{t}", dist.Normal(state.to(y), 0.7), obs=y[t])
+
+
+@pytest.mark.parametrize("model", [mixture, chain])
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_summed_out_the_elbo_is_that_of_pyro_with_its_gradient(model: Program, scale: float) -> None:
+    def hidden(message: Any) -> bool:
+        return message["name"].startswith(("arm", "high", "state")) and message["name"] != "arms"
+
+    weighted = pyro.poutine.scale(model, scale=scale)
+    guide = pyro.poutine.scale(AutoNormal(pyro.poutine.block(model, hide_fn=hidden)), scale=scale)
+    y = torch.tensor([-1.0, 0.2, 1.3, 0.8])
+    bound = TraceEnum_ELBO(max_plate_nesting=1)
+    bound.loss(weighted, guide, y)
+    torch.manual_seed(1)
+    expected = bound.differentiable_loss(weighted, guide, y)
+    expected_gradient = torch.autograd.grad(expected, leaves())
+    pair = as_pair(weighted, guide)
+    elbo().check(pair, {"y": y})
+    loss = evaluate(elbo(), pair, {"y": y})
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(torch.autograd.grad(loss, leaves()), expected_gradient, rtol=1e-9, atol=1e-10)
+
+
+CENTRES = torch.tensor([-1.5, 1.0], dtype=DOUBLE)
+SHARES = torch.tensor([0.3, 0.7], dtype=DOUBLE)
+
+
+def grouped(y: Tensor) -> None:
+    """Each row has a group; the prior of its latent and its observation depend on it."""
+    with pyro.plate("data", len(y)):
+        group = pyro.sample("group", dist.Categorical(SHARES))
+        z = pyro.sample("z", dist.Normal(CENTRES[group], 1.0))
+        pyro.sample("y", dist.Normal(z, 0.5 + group), obs=y)
+
+
+def grouped_guide(y: Tensor) -> None:
+    with pyro.plate("data", len(y)):
+        pyro.sample("z", dist.Normal(0.7 * y, 0.6))
+
+
+def hand_written_groups(y: Tensor, num_particles: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """log p(z), log p(x, z) and log q(z) of each particle and row `(K, N)`."""
+    torch.manual_seed(seed)
+    z = 0.7 * y + 0.6 * torch.randn(num_particles, len(y))
+    normal = torch.distributions.Normal
+    log_prior = SHARES.log() + normal(CENTRES, 1.0).log_prob(z[..., None])
+    log_joint = log_prior + normal(z[..., None], 0.5 + torch.arange(2)).log_prob(y[:, None])
+    return log_prior.logsumexp(-1), log_joint.logsumexp(-1), normal(0.7 * y, 0.6).log_prob(z)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 4.0])
+def test_beta_weighs_the_divergence_from_a_prior_that_was_summed_out(beta: float) -> None:
+    y, pair = normal(20, seed=1), as_pair(grouped, grouped_guide)
+    log_prior, log_joint, log_q = hand_written_groups(y, 1, seed=8)
+    expected = (beta * (log_q - log_prior) - (log_joint - log_prior)).sum()
+    torch.testing.assert_close(evaluate(elbo(beta), pair, {"y": y}, seed=8), expected)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_per_row_bounds_sum_out_discrete_sites(scale: float) -> None:
+    y, pair = normal(20, seed=1), scaled(as_pair(grouped, grouped_guide), scale)
+    iwae(3).check(pair, {"y": y})
+    _, log_joint, log_q = hand_written_groups(y, 3, seed=8)
+    expected = -scale * ((log_joint - log_q).logsumexp(0) - math.log(3)).sum()
+    torch.testing.assert_close(evaluate(iwae(3), pair, {"y": y}, seed=8), expected)
+
+
+@pytest.mark.parametrize("objective", [elbo(2.0), iwae(3)], ids=str)
+def test_summing_out_is_captured(objective: Objective) -> None:
+    pair, data = as_pair(grouped, grouped_guide), {"y": normal(6, seed=1)}
+    with pyro.validation_enabled(False):
+        graph = make_fx(lambda y: objective(pair, {"y": y}, FREE, START))(data["y"])
+    other = {"y": data["y"] + 1}
+    torch.manual_seed(1)
+    torch.testing.assert_close(graph(other["y"]), evaluate(objective, pair, other))
+
+
+def test_code_that_cannot_take_all_values_at_once_is_refused() -> None:
+    def model(y: Tensor) -> None:
+        with pyro.plate("data", len(y)):
+            group = pyro.sample("group", dist.Bernoulli(0.4))
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(z + (group - group.mean()), 1.0), obs=y)
+
+    pair, data = as_pair(model, grouped_guide), {"y": normal(6, seed=1)}
+    check_guide(pair, data)
+    with pytest.raises(ModelError, match="does not broadcast over the values of its discrete sites"):
+        elbo().check(pair, data)
+
+
+def test_counts_without_end_cannot_be_left_out() -> None:
+    def model(y: Tensor) -> None:
+        with pyro.plate("data", len(y)):
+            count = pyro.sample("count", dist.Poisson(2.0))
+            z = pyro.sample("z", dist.Normal(count, 1.0))
+            pyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+    with pytest.raises(ModelError, match="site 'count'"):
+        elbo().check(as_pair(model, grouped_guide), {"y": normal(6, seed=1)})
+
+
+def test_a_discrete_site_in_the_guide_is_refused() -> None:
+    def guide(y: Tensor) -> None:
+        grouped_guide(y)
+        with pyro.plate("data", len(y)):
+            pyro.sample("group", dist.Categorical(SHARES))
+
+    pair, data = as_pair(grouped, guide), {"y": normal(6, seed=1)}
+    for objective in (elbo(), iwae(2)):
+        with pytest.raises(ModelError, match=r"site 'group': a site of the guide.*leave a discrete site to"):
+            objective.check(pair, data)
+        with pytest.raises(ModelError, match="site 'group': a site of the guide"):
+            evaluate(objective, pair, data)
+
+
 # Guides that do not fit
 
 
@@ -499,9 +636,8 @@ def test_a_site_outside_of_the_rows_is_refused_by_name(num_particles: int) -> No
 
 
 def test_a_guide_that_ties_rows_together_is_refused_by_name() -> None:
-    pair, _ = linear_decoder(PLANE), None
+    pair, x = linear_decoder(PLANE), normal(4, 3, seed=1)
     guide = AutoMultivariateNormal(pair.model)
-    x = normal(4, 3, seed=1)
     guide(x)
     with pytest.raises(
         ModelError, match="site '_AutoMultivariateNormal_latent' of the guide: a bound per row"

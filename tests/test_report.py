@@ -331,7 +331,7 @@ def test_the_truth_must_be_of_the_same_rows(imputations: Imputations) -> None:
         (-2.0, ".4g", "\N{MINUS SIGN}2"),
         (12345.6, ",.0f", "12,346"),
         (np.nan, ".4g", DASH),
-        (np.inf, ".4g", DASH),
+        (-np.inf, ".4g", "\N{MINUS SIGN}\N{INFINITY}"),
     ],
 )
 def test_numbers_of_the_page(value: float, form: str, text: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tests import user_models as um
 from tests.pyro_reference import double_precision, exact_dependent_support, pyro_potential
 
-ALL_MODELS = {**um.REFERENCES, **um.GRADIENT_BAR, "mvn": um.MVN}
+ALL_MODELS = {**um.REFERENCES, **um.GRADIENT_BAR, **um.RUNG_BAR, "mvn": um.MVN}
 Site = dict[str, Tensor]
 
 

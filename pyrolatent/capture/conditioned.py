@@ -1,27 +1,38 @@
 """Runs of a model with its latent sites at given values: what is left to read or to draw."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, final
 
 import torch
-from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyrolatent.capture.enumeration import (
+    enumerating,
+    log_prob_of_cells,
+    log_sum_product,
+    plates_of,
+    sites_in_sum,
+)
 from pyrolatent.capture.ladder import Rung, map_points
-from pyrolatent.capture.sites import Message, is_deterministic, is_factor, is_latent
+from pyrolatent.capture.sites import (
+    DATA_PLATE,
+    Message,
+    batch_dims,
+    is_enumerable,
+    is_factor,
+    is_latent,
+    is_observation,
+)
+from pyrolatent.capture.supports import as_value
 from pyrolatent.distributions import RowDistribution
+from pyrolatent.errors import ModelError
 from pyrolatent.pair import Model
 
 Values = Mapping[str, Tensor]
 NOISE = "noise of missing cells"  # beside the sites, so that one map runs over both
-
-
-def is_observation(message: Message) -> bool:
-    """True for a site with data: observed, and neither a deterministic nor a factor."""
-    fixed = is_deterministic(message) or is_factor(message) or site_is_subsample(message)
-    return bool(message["is_observed"]) and not fixed
 
 
 @final
@@ -43,7 +54,8 @@ class Conditioned(Messenger):
                 message["value"] = message["fn"]()
                 message["done"] = True
         elif message["name"] in self.values and is_latent(message):
-            message["value"] = self.values[message["name"]]
+            value = self.values[message["name"]]
+            message["value"] = as_value(message, value) if is_enumerable(message) else value
             message["done"] = True
 
     def _pyro_post_sample(self, message: Message) -> None:
@@ -62,16 +74,62 @@ def observations(model: Model, data: Mapping[str, Any], values: Values) -> dict[
 
 
 def log_likelihood(model: Model, data: Mapping[str, Any], draws: Values, rung: Rung) -> dict[str, Tensor]:
-    """Return the log-probability of each observation `(S, *batch)` in nats, for `draws (S, *site)`."""
+    """Return the log-probability of each observation `(S, *batch)` in nats, for `draws (S, *site)`.
+
+    Discrete latent sites are summed out where they, and all that depends on them, lie in the data
+    plate and in no other.  Each observed site then counts given those before it, `(S, N)`, so that
+    the sites of a row add up to the log-probability of the row.  Otherwise the numbers are
+    conditional on the discrete sites in `draws`.
+
+    Raises:
+        ModelError: The discrete sites can neither be summed out nor are they in `draws`.
+    """
+    nesting = nesting_of_rows(model, data, {name: value[0] for name, value in draws.items()})
 
     def of_one(values: Values) -> dict[str, Tensor]:
-        messages = observations(model, data, values)
-        return {
-            name: scale_and_mask(message["fn"].log_prob(message["value"]), 1.0, message["mask"])
-            for name, message in messages.items()
-        }
+        at_once = nullcontext() if nesting is None else enumerating(nesting)
+        with Conditioned(values) as run, at_once:
+            model(**data)
+        unscaled = {name: {**message, "scale": 1.0} for name, message in run.messages.items()}
+        in_rows = log_likelihood_of_rows(sites_in_sum(unscaled))
+        plain = {n: unscaled[n] for n in run.observations() if n not in in_rows}
+        return {name: log_prob_of_cells(message) for name, message in plain.items()} | in_rows
 
     return map_points(of_one, draws, rung)
+
+
+def nesting_of_rows(model: Model, data: Mapping[str, Any], values: Values) -> int | None:
+    """Return the depth of plates in a model whose discrete sites can be summed out row by row, else None."""
+    with Conditioned(values) as plain:
+        model(**data)
+    discrete = [name for name, message in plain.messages.items() if is_enumerable(message)]
+    if not discrete:
+        return None
+    nesting = batch_dims(plain.messages)
+    with Conditioned(values) as run, enumerating(nesting):
+        model(**data)
+    if all(set(plates_of(message)) == {DATA_PLATE} for message in sites_in_sum(run.messages).values()):
+        return nesting
+    if unknown := [name for name in discrete if name not in values]:
+        raise ModelError(
+            "the discrete sites cannot be summed out row by row, and no draws of them are known",
+            where=f"sites {unknown}",
+            why="they, or sites that depend on them, lie outside of plate 'data' or in another plate",
+        )
+    return None
+
+
+def log_likelihood_of_rows(summed: Mapping[str, Message]) -> dict[str, Tensor]:
+    """Return the log-probability `(N,)` of each observed site given those before, discrete sites unknown."""
+    if not summed:
+        return {}
+    known = {name: message for name, message in summed.items() if not is_observation(message)}
+    before, found = log_sum_product(known, DATA_PLATE), {}
+    for name in (name for name in summed if name not in known):
+        known[name] = summed[name]
+        so_far = log_sum_product(known, DATA_PLATE)
+        found[name], before = so_far - before, so_far
+    return found
 
 
 def predictive(model: Model, data: Mapping[str, Any], draws: Values, num_draws: int) -> dict[str, Tensor]:
@@ -101,8 +159,13 @@ def prior_draws(model: Model, data: Mapping[str, Any], num_draws: int) -> tuple[
             model(**data)
         observed = run.observations()
         known.append({name: message["value"] for name, message in observed.items()})
-        unknown.append({n: message["value"] for n, message in run.messages.items() if n not in observed})
+        unknown.append({n: as_draw(message) for n, message in run.messages.items() if n not in observed})
     return stack_draws(unknown), stack_draws(known)
+
+
+def as_draw(message: Message) -> Tensor:
+    """Return a site's value as draws are kept: discrete latent sites as whole numbers."""
+    return message["value"].long() if is_enumerable(message) else message["value"]
 
 
 def stack_draws(runs: list[dict[str, Tensor]]) -> dict[str, Tensor]:

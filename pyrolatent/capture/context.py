@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from pyrolatent.capture.traceable import traceable
+
 PARALLEL_NUMEL = 2**23  # numbers in a tensor from which several threads are worth waiting for each other
 
 
@@ -24,6 +26,7 @@ def model_context(dtype: torch.dtype, device: torch.device, *, validate: bool = 
     with contextlib.ExitStack() as stack:
         stack.enter_context(pyro.get_param_store().scope())
         stack.enter_context(pyro.validation_enabled(validate))
+        stack.enter_context(traceable())
         if not validate:
             stack.enter_context(no_sample_checks())
         if device.type != "cpu":

@@ -6,66 +6,20 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
-from pyro.distributions.util import scale_and_mask
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions.transforms import Transform
 
 from pyrolatent.capture.context import model_context
+from pyrolatent.capture.discrete import check_enumerable, draw_sites, uniform_numbers
+from pyrolatent.capture.joint import evaluate
 from pyrolatent.capture.ladder import Batched, Rung, climb, map_points
 from pyrolatent.capture.modes import FailingCholesky, ReadValues
-from pyrolatent.capture.sites import (
-    Message,
-    SiteTable,
-    SuppliedSites,
-    is_deterministic,
-    read_sites,
-    sum_all,
-    sums_over_rows,
-)
-from pyrolatent.distributions import as_row_distribution
+from pyrolatent.capture.sites import Message, SiteTable, read_sites
 from pyrolatent.errors import DataError, ModelError
 from pyrolatent.pair import Model
 from pyrolatent.seeds import generator
 
-
-@final
-class LogJoint(SuppliedSites):
-    """Supplies the latents from named free values and adds up the log density."""
-
-    def __init__(self, free: Mapping[str, Tensor], summaries: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.free = free
-        self.summaries = summaries
-        self.log_probs: dict[str, Tensor] = {}
-        self.values: dict[str, Tensor] = {}
-
-    @property
-    def total(self) -> Tensor:
-        return torch.as_tensor(sum(self.log_probs.values(), start=self.log_jacobian))
-
-    def free_value(self, name: str, transform: Transform, shape: torch.Size) -> Tensor:
-        return self.free[name]
-
-    def _pyro_post_sample(self, message: Message) -> None:
-        if site_is_subsample(message):
-            return
-        name = message["name"]
-        if is_deterministic(message):
-            self.values[name] = message["value"]
-            return
-        if not message["is_observed"]:
-            self.values[name] = message["value"]
-        self.log_probs[name] = self.log_prob(message)
-
-    def log_prob(self, message: Message) -> Tensor:
-        fn, value, scale = message["fn"], message["value"], message["scale"]
-        summary = self.summaries.get(message["name"])
-        summed = summary is not None and sums_over_rows(message)
-        if summed and (rows := as_row_distribution(fn, len(value))):
-            return scale * rows.log_prob_sum(value, summary)
-        elementwise = fn.log_prob(value, *message["args"], **message["kwargs"])
-        return sum_all(scale_and_mask(elementwise, scale, message["mask"]))
+POSITION = "position of the latents"  # beside the discrete sites, so that one map runs over both
+MAX_CELLS = 2**24  # of tables over discrete values, all points together
 
 
 @final
@@ -73,7 +27,8 @@ class LogJoint(SuppliedSites):
 class LogDensity:
     """A captured log density: `(B, D) -> (B,)` with its gradient `(B, D)`.
 
-    `batched` runs the model on B points, on the rung of the ladder that it allows.
+    `batched` runs the model on B points, on the rung of the ladder that it allows.  Discrete latent
+    sites are summed out, and `largest_table` is the size of the largest tensor on the way.
     """
 
     model: Model
@@ -82,6 +37,7 @@ class LogDensity:
     dtype: torch.dtype
     device: torch.device
     batched: Batched
+    largest_table: int = 0
 
     @property
     def dim(self) -> int:
@@ -99,28 +55,45 @@ class LogDensity:
     def context(self) -> AbstractContextManager[None]:
         return model_context(self.dtype, self.device)
 
-    def constrain(self, position: Tensor) -> dict[str, Tensor]:
-        """Return latent and deterministic sites `(S, *site)` at `position (S, D)`."""
+    def constrain(self, position: Tensor, discrete: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return latent and deterministic sites `(S, *site)` at `position (S, D)`.
 
-        def sites(flat: Tensor) -> dict[str, Tensor]:
-            return evaluate(self.model, self.data, self.sites, flat).values
+        Without values `(S, *site)` of the `discrete` sites, what depends on them is left out.
+        """
+        points = {**(discrete or {}), POSITION: position}
+
+        def sites(point: dict[str, Tensor]) -> dict[str, Tensor]:
+            flat = point.pop(POSITION)
+            return evaluate(self.model, self.data, self.sites, flat, point).values
 
         with self.context(), torch.no_grad():
-            return map_points(sites, position, self.rung)
+            return {**map_points(sites, points, self.rung), **(discrete or {})}
+
+    def discrete(self, position: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        """Return the discrete sites `(S, *site)`, as whole numbers, at `position (S, D)`.
+
+        For each position they are drawn from their joint distribution given all else.
+        """
+        if not self.sites.discrete:
+            return {}
+
+        def draw(point: dict[str, Tensor]) -> dict[str, Tensor]:
+            joint = evaluate(self.model, self.data, self.sites, point.pop(POSITION))
+            return draw_sites(joint.messages, self.sites.discrete, point)
+
+        parts = []
+        with self.context(), torch.no_grad():
+            for flat in position.split(max(1, MAX_CELLS // self.largest_table)):
+                uniforms = uniform_numbers(self.sites.discrete, len(flat), random)
+                parts.append(map_points(draw, {**uniforms, POSITION: flat}, self.rung))
+        return {name: torch.cat([part[name] for part in parts]) for name in self.sites.discrete}
 
     def log_prob_of_sites(self, position: Tensor) -> dict[str, float]:
         """Return each site's log-probability, and the Jacobian's, at one `position (D,)`."""
         with self.context(), torch.no_grad(), FailingCholesky():
             joint = evaluate(self.model, self.data, self.sites, position)
-        terms = joint.log_probs | {"log |Jacobian|": torch.as_tensor(joint.log_jacobian)}
+            terms = joint.log_probs | {"log |Jacobian|": torch.as_tensor(joint.log_jacobian)}
         return {name: float(term) for name, term in terms.items()}
-
-
-def evaluate(model: Model, data: Mapping[str, Any], sites: SiteTable, flat: Tensor) -> LogJoint:
-    """Run the model with its latents at `flat (D,)` and return what was added up."""
-    with LogJoint(sites.layout.unpack(flat), sites.summaries) as joint:
-        model(**data)
-    return joint
 
 
 def capture_density(
@@ -134,7 +107,8 @@ def capture_density(
     """Read the sites of `model(**data)` and capture its log density.
 
     Raises:
-        ModelError: The model has a discrete latent site, learnable parameters or no latent site.
+        ModelError: The model has learnable parameters, no continuous latent site, or discrete ones
+            that cannot be summed out.
         DataError: The entries of `data` do not fit each other.
     """
     device = device or torch.device("cpu")
@@ -146,15 +120,27 @@ def capture_density(
     def density(summaries: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
         def point(flat: Tensor) -> Tensor:
             with ReadValues(flat), FailingCholesky() as cholesky:
-                joint = evaluate(model, data, replace(sites, summaries=summaries), flat)
-            return cholesky.guard(joint.total)
+                total = evaluate(model, data, replace(sites, summaries=summaries), flat).total
+            return cholesky.guard(total)
 
         return point
 
     with model_context(dtype, device):
         examples = 2 * torch.rand(2, sites.layout.size, generator=random, device=device) - 1
+        table = largest_table(model, data, sites, examples[0], random) if sites.discrete else 0
         batched = climb(density(sites.summaries), density({}), examples)
-    return LogDensity(model, data, sites, dtype, device, batched)
+    return LogDensity(model, data, sites, dtype, device, batched, table)
+
+
+def largest_table(
+    model: Model, data: Mapping[str, Any], sites: SiteTable, flat: Tensor, random: torch.Generator
+) -> int:
+    """Check that the model can be enumerated; return the size of its largest table of log-probabilities."""
+
+    def run(discrete: Mapping[str, Tensor]) -> dict[str, Message]:
+        return evaluate(model, data, sites, flat, discrete).messages
+
+    return check_enumerable(run, sites.discrete, random)
 
 
 def run_once(model: Model, data: Mapping[str, Any], random: torch.Generator) -> SiteTable:
@@ -181,6 +167,13 @@ def check_sampleable(sites: SiteTable) -> None:
             "the model has learnable parameters, which a sampler would leave at their first values",
             where=f"parameters {list(sites.parameters)}",
             remedy="give them priors with pyro.sample, or use a method that learns parameters",
+        )
+    if sites.discrete and not sites.layout.size:
+        raise ModelError(
+            "the model has only discrete latent sites",
+            where=f"sites {list(sites.discrete)}",
+            why="once they are summed out, nothing is left to sample",
+            remedy="give an unknown of the model a prior, or use infer_discrete of Pyro",
         )
     if not sites.layout.size:
         raise ModelError(

@@ -54,10 +54,13 @@ def log_prob_sum(fn: Any, value: Any, message: Message) -> Tensor:
 
 
 def likeness(recipe: Recipe, message: Message) -> Hashable:
-    """Return what the sites of one group have in common."""
+    """Return what the sites of one group have in common.
+
+    Data stay among themselves, since a stack of constants is a constant.
+    """
     leaves, structure = tree_flatten((recipe, message["value"]))
     described = [(leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-    return (str(structure), *described, message["scale"])
+    return (str(structure), *described, message["scale"], message["is_observed"])
 
 
 def recipe_of(message: Message) -> Recipe | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
 
-from pyrolatent.capture.sites import Message, is_delta
+from pyrolatent.capture.sites import Message, is_delta, is_enumerable
 from pyrolatent.errors import ModelError
 
 Messages = Mapping[str, Message]
@@ -22,7 +22,7 @@ def check_match(guide: Messages, model: Messages) -> None:
     drawn = [name for name, message in guide.items() if not message["infer"].get("is_auxiliary")]
     latent = [name for name, message in model.items() if is_open(message)]
     check_not_observed(drawn, model)
-    missing = [name for name in latent if name not in drawn]
+    missing = [name for name in latent if name not in drawn and not is_enumerable(model[name])]
     unknown = [name for name in drawn if name not in latent]
     if missing or unknown:
         raise ModelError(

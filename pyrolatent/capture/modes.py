@@ -75,11 +75,12 @@ class ReadValues(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in READERS:
-            args, kwargs = self.constants((args, kwargs), func.__name__)
+            args, kwargs = self.constants((args, kwargs), f"Tensor.{func.__name__}")
             with untraced():
+                args, kwargs = tree_map_only(Tensor, Tensor.detach, (args, kwargs))
                 return func(*args, **kwargs)
         if func in BUILDERS and isinstance(args[0], list | tuple):
-            args = (self.constants(args[0], func.__name__), *args[1:])
+            args = (self.constants(args[0], f"torch.{func.__name__}"), *args[1:])
         if func in INDEXED:
             args = (args[0], self.plain_index(args[1]), *args[2:])
         return func(*args, **kwargs)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions.util import broadcast_shape
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyrolatent.capture.bounds import (
@@ -18,10 +18,13 @@ from pyrolatent.capture.bounds import (
     PairRun,
     RecordedSites,
     Values,
+    log_guide,
     log_prob,
-    run_pair,
+    run_plain,
     terms,
 )
+from pyrolatent.capture.elimination import Plates, eliminate
+from pyrolatent.capture.enumeration import factor_graph, plates_of
 from pyrolatent.capture.ladder import AGREEMENT
 from pyrolatent.capture.matching import is_open
 from pyrolatent.capture.modes import ReadsLatentError
@@ -32,12 +35,12 @@ from pyrolatent.pair import FunctionPair, Model, Pair
 PARTICLES = "particles of the bound"  # a plate beside those of the user
 
 
-def with_particles(pair: Pair, number: int, max_plate_nesting: int) -> Pair:
+def with_particles(pair: Pair, number: int, batch_dims: int) -> Pair:
     """Return the pair with `number` particles side by side in one plate to the left of all others."""
 
     def of(program: Model) -> Callable[..., None]:
         def run(**data: Any) -> None:
-            with RecordedSites() as passed, pyro.plate(PARTICLES, number, dim=-1 - max_plate_nesting):
+            with RecordedSites() as passed, pyro.plate(PARTICLES, number, dim=-1 - batch_dims):
                 try:
                     program(**data)
                 except (RuntimeError, ValueError, IndexError) as error:
@@ -63,17 +66,30 @@ def not_broadcasting(where: str, why: str) -> ModelError:
     )
 
 
+def log_weights(run: PairRun, unit: Any) -> Tensor:
+    """Return log p(x_i, z_ik) - log q(z_ik | x_i) of particle k and row i, `(K, N)` in nats.
+
+    Discrete sites of the model are summed out.  `unit` is how often a row counts, which is left out.
+    """
+    counted_once = {name: {**m, "scale": m["scale"] / unit} for name, m in run.model.items()}
+    factors, variables = factor_graph(counted_once)
+    left, _ = eliminate(factors.values(), variables)
+    log_p = [add_up(scale_and_mask(factor.log_prob, factor.scale), factor.plates) for factor in left]
+    log_q = [by_row(m, log_guide(m, m["scale"] / unit)) for m in run.guide.values()]
+    return torch.as_tensor(sum(log_p) - sum(log_q))
+
+
 def by_row(message: Message, values: Tensor) -> Tensor:
     """Return the sum of `values (*batch)` of a site for each particle and row, `(K, N)`."""
-    dims = {frame.name: frame.dim for frame in message["cond_indep_stack"] if frame.vectorized}
-    sizes = [1] * -min(dims.values())
-    for frame in message["cond_indep_stack"]:
-        if frame.vectorized:
-            sizes[frame.dim] = frame.size
-    full = values.broadcast_to(broadcast_shape(values.shape, sizes))
-    others = [dim for dim in range(-full.ndim, 0) if dim not in (dims.get(PARTICLES), dims[DATA_PLATE])]
-    rows = full.sum(others) if others else full
-    return rows if PARTICLES in dims else rows.unsqueeze(0)
+    return add_up(values, plates_of(message))
+
+
+def add_up(values: Tensor, plates: Plates) -> Tensor:
+    """Return the sum over all dimensions but those of particles and rows, `(K, N)`."""
+    kept = {plates.get(PARTICLES), plates[DATA_PLATE]}
+    others = [dim for dim in range(-values.ndim, 0) if dim not in kept]
+    rows = values.sum(others) if others else values
+    return rows if PARTICLES in plates else rows.unsqueeze(0)
 
 
 def row_scale(message: Message) -> Any:
@@ -81,7 +97,8 @@ def row_scale(message: Message) -> Any:
     scale = message["scale"]
     if not isinstance(scale, Tensor) or not scale.ndim:
         return scale
-    return by_row(message, scale)[0] / by_row(message, torch.ones_like(scale))[0]
+    cells = scale.expand(message["fn"].batch_shape)
+    return (by_row(message, cells) / by_row(message, torch.ones_like(cells)))[0]
 
 
 def check_rows(run: PairRun) -> None:
@@ -92,12 +109,11 @@ def check_rows(run: PairRun) -> None:
     """
     for program, messages in (("model", run.model), ("guide", run.guide)):
         for name, message in messages.items():
-            plates = [frame.name for frame in message["cond_indep_stack"] if frame.vectorized]
-            if DATA_PLATE not in plates:
+            if DATA_PLATE not in plates_of(message):
                 raise ModelError(
                     "a bound per row needs every site inside pyro.plate('data', N)",
                     where=f"site {name!r} of the {program}",
-                    why=f"its plates are {plates}, so it is shared by rows or belongs to none",
+                    why=f"its plates are {list(plates_of(message))}, so rows share it",
                     remedy="move it into the plate, make it a parameter, let the guide draw each row by "
                     "itself, or use elbo()",
                 )
@@ -111,11 +127,11 @@ def check_particles(pair: Pair, data: Data, plan: PairRun) -> None:
     Raises:
         ModelError: They differ, or the code does not run for several particles.
     """
-    both = run_pair(with_particles(pair, 2, plan.max_plate_nesting), data, given={})
+    both = run_plain(with_particles(pair, 2, plan.batch_dims), data, given={})
     found = dict(site_rows(both))
     for index in range(2):
         values = particle(both.guide, plan.guide, index)
-        alone, again = (dict(site_rows(run_pair(pair, data, values))) for _ in range(2))
+        alone, again = (dict(site_rows(run_plain(pair, data, values))) for _ in range(2))
         for name, expected in alone.items():
             # What is random beyond the sites, as dropout is, cannot be compared.
             if close(again[name], expected) and not close(found[name][index : index + 1], expected):

@@ -2,7 +2,8 @@
 
 The run happens at random unconstrained values, never at a prior draw, so that improper priors
 work.  Supports are not part of the table: they may depend on other sites and are read again at
-each evaluation (`SuppliedSites`).
+each evaluation (`SuppliedSites`).  Discrete latent sites have random values in it; later runs sum
+over all of them (`enumeration`).
 """
 
 from abc import abstractmethod
@@ -17,17 +18,16 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
+from pyrolatent.capture.supports import Message as Message
+from pyrolatent.capture.supports import check_in_plates, check_support, transform_of, values_of
 from pyrolatent.capture.vector import Layout
-from pyrolatent.distributions import RowDistribution, as_row_distribution
-from pyrolatent.errors import DataError, ModelError
-from pyrolatent.transforms import transform_to_constraint
+from pyrolatent.distributions import as_row_distribution
+from pyrolatent.errors import ModelError
 
 DATA_PLATE = "data"
 START_RADIUS = 1.0
 
 WRAPPERS = (dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)
-
-Message = Any  # pyro.poutine.runtime.Message, a TypedDict whose entries are optional
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class SiteTable:
     parameters: tuple[str, ...]
     rows: int | None  # size of plate "data"
     summaries: Mapping[str, Any] = field(repr=False)  # observed site -> RowDistribution summary
+    discrete: Mapping[str, Site] = field(default_factory=dict)  # latents that are summed out
+    max_plate_nesting: int = 0  # dimensions of batches; values of discrete sites lie to their left
 
 
 def sum_all(terms: Tensor) -> Tensor:
@@ -76,10 +78,22 @@ def is_factor(message: Message) -> bool:
     return isinstance(message["fn"], dist.Unit)
 
 
+def is_observation(message: Message) -> bool:
+    """True for a site with data: observed, and neither a deterministic nor a factor."""
+    fixed = is_deterministic(message) or is_factor(message) or site_is_subsample(message)
+    return bool(message["is_observed"]) and not fixed
+
+
 def is_latent(message: Message) -> bool:
     """True for sites whose value a method supplies; a Delta fixes its own."""
     given = message["is_observed"] or site_is_subsample(message) or message["done"]
     return not given and not is_delta(message["fn"])
+
+
+def is_enumerable(message: Message) -> bool:
+    """True for a discrete latent site whose values can be listed, so that they can be summed over."""
+    fn, given = message["fn"], message["is_observed"] or site_is_subsample(message)
+    return not given and not is_delta(fn) and fn.has_enumerate_support and fn.support.is_discrete
 
 
 def in_data_plate(message: Message) -> bool:
@@ -88,7 +102,10 @@ def in_data_plate(message: Message) -> bool:
 
 
 class SuppliedSites(Messenger):
-    """Gives each latent site the value that its support, as it is now, makes of a free number."""
+    """Gives each latent site the value that its support, as it is now, makes of a free number.
+
+    Discrete sites have no free numbers, and get one of their values.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,13 +115,21 @@ class SuppliedSites(Messenger):
     def free_value(self, name: str, transform: Transform, shape: torch.Size) -> Tensor:
         """Return the unconstrained value of site `name`, whose constrained shape is `shape`."""
 
+    def discrete_value(self, message: Message) -> Tensor:
+        """Return the value of a discrete site, the first one unless there is reason for another."""
+        first = torch.zeros(message["fn"].batch_shape, dtype=torch.long)
+        return values_of(message)[first]
+
     def _pyro_sample(self, message: Message) -> None:
         if not is_latent(message):
+            return
+        message["done"] = True
+        if is_enumerable(message):
+            message["value"] = self.discrete_value(message)
             return
         transform = transform_of(message)
         free = self.free_value(message["name"], transform, message["fn"].shape())
         message["value"] = transform(free)
-        message["done"] = True
         log_jacobian = transform.log_abs_det_jacobian(free, message["value"])
         self.log_jacobian = self.log_jacobian + sum_all(log_jacobian)
 
@@ -125,12 +150,17 @@ class SiteRecorder(SuppliedSites):
         self.free[name] = START_RADIUS * (2 * uniform - 1)
         return self.free[name]
 
+    def discrete_value(self, message: Message) -> Tensor:
+        check_in_plates(message)
+        values, shape, random = values_of(message), message["fn"].batch_shape, self.random
+        return values[torch.randint(len(values), shape, generator=random, device=random.device)]
+
     def _pyro_post_sample(self, message: Message) -> None:
         if site_is_subsample(message):
             check_no_subsample(message)
             return
-        if message["is_observed"] and not (is_deterministic(message) or is_factor(message)):
-            check_support(message)
+        if is_observation(message) and not any(is_enumerable(other) for other in self.messages.values()):
+            check_support(message)  # else it may fit other values of a discrete site: `check_enumerable` sees
         if message["name"] in self.messages:
             raise ModelError(
                 "two sites share one name", where=f"site {message['name']!r}", remedy="rename one"
@@ -145,8 +175,8 @@ def read_sites(model: Callable[..., Any], data: Mapping[str, Any], random: torch
     """Run `model(**data)` twice, eagerly, and return its table of sites.
 
     Raises:
-        ModelError: A latent site is discrete or has no support, two sites share a name, a plate
-            subsamples, or the sites differ from run to run.
+        ModelError: A latent site has no support, or a discrete one no finite list of values, two
+            sites share a name, a plate subsamples, or the sites differ from run to run.
         DataError: An observed value lies outside its site's support.
     """
     runs = []
@@ -168,6 +198,8 @@ def read_sites(model: Callable[..., Any], data: Mapping[str, Any], random: torch
         parameters=tuple(recorder.parameters),
         rows=data_rows(messages),
         summaries=summarise({name: message for name, message in messages.items() if name in fixed}),
+        discrete={name: sites[name] for name in sites if roles[name] == "discrete"},
+        max_plate_nesting=batch_dims(messages),
     )
 
 
@@ -180,6 +212,8 @@ def role(name: str, message: Message, recorder: SiteRecorder) -> str:
     """Return what the site is to a method."""
     if name in recorder.free:
         return "latent"
+    if is_enumerable(message):
+        return "discrete"
     if is_factor(message):
         return "factor"
     return "deterministic" if is_deterministic(message) or not message["is_observed"] else "observed"
@@ -209,6 +243,17 @@ def data_rows(messages: Mapping[str, Message]) -> int | None:
     return next((frame.size for frame in frames if frame.name == DATA_PLATE), None)
 
 
+def batch_dims(messages: Mapping[str, Message]) -> int:
+    """Return the number of dimensions that plates, and batches without one, take up."""
+    depths = [0]
+    for message in messages.values():
+        fn, value = message["fn"], message["value"]
+        depths += [-frame.dim for frame in message["cond_indep_stack"] if frame.vectorized]
+        depths += [len(fn.batch_shape)]
+        depths += [value.ndim - fn.event_dim] if isinstance(value, Tensor) else []
+    return max(depths)
+
+
 def summarise(messages: Mapping[str, Message]) -> dict[str, Any]:
     """Summarise, once per fit, the observed sites whose rows need only their sum."""
     summaries = {}
@@ -223,52 +268,6 @@ def sums_over_rows(message: Message) -> bool:
     has_rows = isinstance(message["value"], Tensor) and message["value"].ndim > 0
     plain = message["is_observed"] and in_data_plate(message) and message["mask"] is None
     return has_rows and plain and isinstance(message["scale"], float | int)
-
-
-def transform_of(message: Message) -> Transform:
-    """Return the bijection onto the site's support as it is now; refuse a site that has none."""
-    try:
-        support = message["fn"].support
-        if not support.is_discrete:
-            return transform_to_constraint(support)
-    except NotImplementedError as error:
-        raise ModelError(
-            "a latent site has no support to map free numbers to",
-            where=f"site {message['name']!r}",
-            why=f"{type(message['fn']).__name__}: {error}",
-            remedy="sample its parts, or observe it",
-        ) from error
-    raise ModelError(
-        "a latent site is discrete",
-        where=f"site {message['name']!r}",
-        why=f"{type(message['fn']).__name__} takes separate values, so it has no gradient",
-        remedy="sum it out in the model (MixtureSameFamily, pyro.factor with logsumexp)",
-    )
-
-
-def check_support(message: Message) -> None:
-    """Refuse an observed value that its distribution cannot produce; NaN has a message of its own."""
-    fn, counts, value = message["fn"], message["mask"], message["value"]
-    while isinstance(fn, dist.MaskedDistribution):
-        counts, fn = fn._mask if counts is None else counts & fn._mask, fn.base_dist
-    if isinstance(fn, RowDistribution):
-        fn.check_cells(value, True if counts is None else counts, f"site {message['name']!r}")
-        return
-    try:
-        inside = fn.support.check(torch.as_tensor(value))
-    except NotImplementedError:
-        return
-    cells = torch.as_tensor(value, dtype=torch.get_default_dtype()).reshape(*inside.shape, -1)
-    outside = ~inside & ~cells.isnan().any(-1) & (True if counts is None else counts)
-    if outside.any():
-        first = outside.nonzero()[0].tolist()
-        raise DataError(
-            "an observed value lies outside the support of its distribution",
-            where=f"site {message['name']!r}, index {first}",
-            why=f"{cells[tuple(first)].squeeze().tolist()} under {type(fn).__name__}, "
-            f"{int(outside.sum())} of {outside.numel()} values",
-            remedy="correct the data, or observe them with another distribution",
-        )
 
 
 def check_same_sites(first: Mapping[str, Message], second: Mapping[str, Message]) -> None:

@@ -34,10 +34,10 @@ def guide_weights(problem: Problem, learner: Learner, sites: SiteTable, flat: to
     try:
         random = generator(problem.seed, "fidelity", device=device)
         position, log_prob = checked(proposal).draw(NUM_DRAWS, random)
+        points = capture_points(density, False, NUM_DRAWS)
+        raw = log_ratios(points(position)[0], log_prob)
     except ModelError:  # a point, as of AutoDelta, which claims no spread
         return None
-    points = capture_points(density, False, NUM_DRAWS)
-    raw = log_ratios(points(position)[0], log_prob)
     smoothed, pareto_k = psis(raw)
     return Weights(raw.cpu(), smoothed.cpu(), pareto_k)
 

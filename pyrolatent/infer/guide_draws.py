@@ -8,6 +8,8 @@ from torch import Tensor
 
 from pyrolatent.capture.bounds import guide_of, recorded, terms
 from pyrolatent.capture.conditioned import Conditioned
+from pyrolatent.capture.discrete import draw_sites
+from pyrolatent.capture.enumeration import enumerating
 from pyrolatent.capture.ladder import MAX_POINTS
 from pyrolatent.capture.noise import NoisyGraph, capture_noisy
 from pyrolatent.capture.parameters import Parameters
@@ -17,7 +19,7 @@ from pyrolatent.pair import Pair
 
 def drawn_sites(sites: SiteTable, *, amortised: bool) -> list[str]:
     """Return the sites that a fit keeps draws of: those of single rows only where no network makes them."""
-    known = {**sites.latents, **sites.deterministics}
+    known = {**sites.latents, **sites.discrete, **sites.deterministics}
     by_row = any(DATA_PLATE in site.plates for site in sites.latents.values())
     return [n for n, site in known.items() if not (amortised and by_row and DATA_PLATE in site.plates)]
 
@@ -27,6 +29,7 @@ def draw_guide(
     parameters: Parameters,
     flat: Tensor,
     data: Mapping[str, Any],
+    sites: SiteTable,
     names: Sequence[str],
     number: int,
 ) -> dict[str, Tensor]:
@@ -37,7 +40,8 @@ def draw_guide(
         parameters: What the pair learnt.
         flat: Their values `(R, P)`.
         data: Arguments of both.
-        names: The sites.
+        sites: Of the model.
+        names: Those wanted.
         number: Draws for each of the R refits.
     """
     if not names:
@@ -46,7 +50,9 @@ def draw_guide(
     def draw(values: Tensor) -> list[Tensor]:
         with parameters.at(values):
             drawn = terms(recorded(guide_of(pair), data))
-            with Conditioned({n: message["value"] for n, message in drawn.items()}) as run:
+            found = {name: message["value"] for name, message in drawn.items()}
+            found |= discrete_draws(pair, data, sites, found) if sites.discrete else {}
+            with Conditioned(found) as run:
                 pair.model(**data)
             # a parameter that is a site's value, as in AutoDelta, passes a torch function here
             return [run.messages[name]["value"].clone() for name in names]
@@ -57,6 +63,16 @@ def draw_guide(
     except (RuntimeError, ValueError, TypeError, NotImplementedError):
         parts = [stack([draw(values) for _ in range(number)]) for values in flat]
     return {name: torch.stack([part[i] for part in parts]).cpu() for i, name in enumerate(names)}
+
+
+def discrete_draws(
+    pair: Pair, data: Mapping[str, Any], sites: SiteTable, values: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return one joint draw of the discrete sites `(*site)` given all others."""
+    uniforms = {name: torch.rand(site.shape) for name, site in sites.discrete.items()}
+    with Conditioned(values) as run, enumerating(sites.max_plate_nesting):
+        pair.model(**data)
+    return draw_sites(run.messages, sites.discrete, uniforms)
 
 
 def many(noisy: NoisyGraph, flat: Tensor, number: int) -> list[Tensor]:

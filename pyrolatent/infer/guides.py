@@ -10,7 +10,8 @@ import torch
 from pyro.infer.autoguide import AutoGuide, AutoMultivariateNormal, AutoNormal
 from torch import Tensor
 
-from pyrolatent.capture.sites import DATA_PLATE, START_RADIUS, Message, SiteTable, is_latent, transform_of
+from pyrolatent.capture.sites import DATA_PLATE, START_RADIUS, Message, SiteTable, is_latent
+from pyrolatent.capture.supports import transform_of
 from pyrolatent.errors import ModelError
 from pyrolatent.pair import FunctionPair, Pair
 

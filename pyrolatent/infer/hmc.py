@@ -86,7 +86,7 @@ class HMC(Method):
             clock.lap("warmup")
             draws = sampler.draw(tuned, num_draws)
             clock.lap("sampling")
-        samples = named_samples(density, draws.position)
+        samples = named_samples(density, draws.position, problem.seed)
         diagnostics = {name: diagnose(values, superchain) for name, values in samples.items()}
         clock.lap("diagnostics")
         slow = slowness(density, problem.compile)
@@ -136,6 +136,7 @@ def default_chains(density: LogDensity) -> int:
         (site.shape.numel() for name, site in sites.observed.items() if name not in sites.summaries),
         default=1,
     )
+    cells = max(cells, density.largest_table)
     fitting = MAX_BYTES // (cells * density.dtype.itemsize * COPIES)
     return next((chains for chains in (64, 16) if chains <= fitting), 4)
 
@@ -151,9 +152,11 @@ def leapfrog_graph(density: LogDensity, num_chains: int, compile: Compile, plann
     return graph.compile() if wanted and has_compiler() else graph
 
 
-def named_samples(density: LogDensity, position: Tensor) -> dict[str, Tensor]:
+def named_samples(density: LogDensity, position: Tensor, seed: int) -> dict[str, Tensor]:
     """Return latent and deterministic sites `(chain, draw, *site)` of `position (chain, draw, D)`."""
-    sites = density.constrain(position.flatten(0, 1).to(density.device))
+    flat = position.flatten(0, 1).to(density.device)
+    discrete = density.discrete(flat, generator(seed, "discrete", device=density.device))
+    sites = density.constrain(flat, discrete)
     return {name: values.cpu().unflatten(0, position.shape[:2]) for name, values in sites.items()}
 
 

@@ -71,7 +71,7 @@ class ImportanceSampling(Method):
             raw = log_ratios(value, log_prob)
         smoothed, pareto_k = psis(raw)
         keep = resampled(smoothed, random)
-        samples = named_samples(density, position[keep][None])
+        samples = named_samples(density, position[keep][None], problem.seed)
         clock.lap("draws")
         diagnostics = judged(density, position, smoothed, len(keep))
         clock.lap("diagnostics")

@@ -64,7 +64,7 @@ class Laplace(Method):
             raw = log_ratios(value, log_prob)
         smoothed, pareto_k = psis(raw)
         possible = raw.isfinite()
-        samples = named_samples(density, position[possible][None])
+        samples = named_samples(density, position[possible][None], problem.seed)
         clock.lap("draws")
         info = points.info | {
             "log_evidence": mode.log_evidence,
@@ -115,8 +115,8 @@ def doubts(modes: list[Mode], density: LogDensity) -> tuple[str, ...]:
     if close:
         apart = torch.stack([other.position - mode.position for other in close], 1)
         found.append(
-            f"{len(close)} more modes hold a comparable share of the posterior, apart in "
-            f"{sites_of(apart, density)}: the approximation is of one alone. Use HMC(), or order what can be "
+            f"Other modes ({len(close)} found) hold a comparable share of the posterior, apart in "
+            f"{sites_of(apart, density)}: the normal is around one alone. Use HMC(), or order what can be "
             "exchanged."
         )
     return tuple(found)

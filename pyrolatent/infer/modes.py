@@ -61,7 +61,7 @@ class Mode:
 
     def distance(self, points: Tensor) -> Tensor:
         """Return how far `points (P, D)` are from here, in standard deviations `(P,)`."""
-        return torch.linalg.solve(self.factor, (points - self.position).mT).norm(dim=0)
+        return torch.linalg.solve_ex(self.factor, (points - self.position).mT)[0].norm(dim=0)
 
 
 def find_modes(evaluate: Density, starts: Tensor) -> list[Mode]:
@@ -87,12 +87,12 @@ def newton_ascent(evaluate: Density, position: Tensor) -> Mode:
     """
     lengths = 0.5 ** torch.arange(16, dtype=position.dtype, device=position.device)
     factor, last = torch.eye(len(position), dtype=position.dtype, device=position.device), math.inf
-    for _ in range(MAX_NEWTON):
+    for steps_left in reversed(range(MAX_NEWTON)):
         (value,), (gradient,) = evaluate(position[None])
         factor, flat = whitened(evaluate, position, factor)
         slope = factor.mT @ gradient
         left = float(slope @ slope)
-        if left < torch.finfo(slope.dtype).eps or (left < RESOLVED and left >= last):
+        if not steps_left or left < torch.finfo(slope.dtype).eps or (left < RESOLVED and left >= last):
             break
         trials = position + lengths[:, None] * (factor @ slope)
         values = evaluate(trials)[0].nan_to_num(nan=-torch.inf, neginf=-torch.inf)

@@ -102,7 +102,7 @@ class SVI(Method):
             names = drawn_sites(sites, amortised=problem.pair.guide is not None)
             pair, parameters = learner.pair, learner.parameters
             params = {name: value.cpu() for name, value in parameters.learnt(trained.flat).items()}
-            samples = draw_guide(pair, parameters, trained.flat, problem.data, names, self.num_draws)
+            samples = draw_guide(pair, parameters, trained.flat, problem.data, sites, names, self.num_draws)
             clock.lap("draws")
             weights = guide_weights(problem, learner, sites, trained.flat[0])
             warnings = (*failure(trained, learner, problem), *unfinished(trained), *distant(weights))
