@@ -6,6 +6,9 @@
 from pyrolatent import datasets, models
 from pyrolatent.ampute import ampute
 from pyrolatent.column import Column
+from pyrolatent.columnwise import ColumnwiseDistribution
+from pyrolatent.declared import read_kinds
+from pyrolatent.distributions import IncompleteMVN
 from pyrolatent.errors import ArgumentError, DataError, FitWarning, ModelError, PyrolatentError, StoreError
 from pyrolatent.export import to_inference_data
 from pyrolatent.fit import fit
@@ -18,6 +21,7 @@ from pyrolatent.infer.laplace import Laplace
 from pyrolatent.infer.svi import SVI
 from pyrolatent.objectives import elbo, iwae, linear
 from pyrolatent.pair import Pair, as_pair
+from pyrolatent.pooling import pool
 from pyrolatent.predict import predict
 from pyrolatent.result import Fit
 from pyrolatent.schema import Schema, infer_schema
@@ -30,11 +34,13 @@ __all__ = [
     "SVI",
     "ArgumentError",
     "Column",
+    "ColumnwiseDistribution",
     "DataError",
     "Fit",
     "FitWarning",
     "ImportanceSampling",
     "Imputations",
+    "IncompleteMVN",
     "Laplace",
     "ModelError",
     "Pair",
@@ -53,8 +59,10 @@ __all__ = [
     "linear",
     "load",
     "models",
+    "pool",
     "predict",
     "read_frame",
+    "read_kinds",
     "save",
     "summary",
     "to_inference_data",

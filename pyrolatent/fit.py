@@ -16,6 +16,7 @@ from torch import Tensor
 from pyrolatent.capture.context import fitting_threads
 from pyrolatent.capture.parameters import Parameters, find_parameters
 from pyrolatent.errors import ArgumentError, DataError, FitWarning, ModelError
+from pyrolatent.frames import arguments_from_frame, with_columns
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.method import Method
 from pyrolatent.infer.svi import SVI
@@ -68,6 +69,7 @@ def fit(
     pair = as_pair(model, guide)
     check_settings(data, method, guide, start, seed, dtype)
     frame = data.copy() if isinstance(data, pd.DataFrame) else None
+    pair = pair if frame is None else with_columns(pair, frame)
     entries = dict(data) if frame is None else encode(pair, frame)
     check_arguments(pair, entries)
     place = choose_device(entries, device)
@@ -151,7 +153,7 @@ def encode(pair: Pair, frame: pd.DataFrame) -> dict[str, Tensor]:
         )
     if not len(frame):
         raise DataError("the table has no rows", remedy="pass at least one row")
-    return pair.schema.encode(frame)
+    return arguments_from_frame(pair.model, frame, pair.schema)
 
 
 def choose_device(entries: Mapping[str, Any], device: torch.device | str | None) -> torch.device:

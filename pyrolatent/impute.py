@@ -96,11 +96,11 @@ def impute_tensors(fit: Fit, seed: int, num_draws: int) -> Completed:
 
 def impute_table(fit: Fit, frame: pd.DataFrame, schema: Schema, seed: int, num_draws: int) -> Imputations:
     """Return draws of the missing cells of the columns that the model observes behind a mask."""
-    incomplete = [column.name for column in schema.modelled if frame[column.name].isna().any()]
+    incomplete = [column.name for column in schema.used if frame[column.name].isna().any()]
     sites = masked_sites(fit) if incomplete else {}
     places = {name: place for name, place in found_in(sites, fit, schema).items() if name in incomplete}
     check_holes(frame, incomplete, places, sites)
-    kept = [c for c in schema.modelled if c.name not in incomplete or c.name in places]
+    kept = [c for c in schema.used if c.name not in incomplete or c.name in places]
     completed = Schema(tuple(places[c.name].column if c.name in places else c for c in kept))
     rows, columns = missing_cells(frame, completed)
     count = min(max(num_draws, SUMMARY_DRAWS), fit.num_draws)
@@ -122,11 +122,9 @@ def found_in(sites: Messages, fit: Fit, schema: Schema) -> dict[str | int, Place
     """Return where these sites observe columns of the table, found by their values."""
     known: dict[bytes, list[tuple[Column, bool]]] = {}
     for d, column in enumerate(schema.modelled):
-        x, alone = fit.data.get("x"), fit.data.get(str(column.name))
-        if isinstance(x, Tensor) and x.ndim == 2:
-            known.setdefault(as_bytes(x[:, d]), []).append((column, True))
-        if isinstance(alone, Tensor) and alone.ndim == 1:
-            known.setdefault(as_bytes(alone), []).append((column, False))
+        known.setdefault(as_bytes(fit.data["x"][:, d]), []).append((column, True))
+    for column in schema.arguments:
+        known.setdefault(as_bytes(fit.data[str(column.name)]), []).append((column, False))
     places: dict[str | int, Place] = {}
     for name, message in sites.items():
         value = torch.as_tensor(message["value"])
@@ -148,10 +146,8 @@ def in_units(column: Column, message: Message) -> Column:
 
     A discrete distribution decides itself how large a count can be.
     """
-    kind = "real" if column.kind == "positive" else column.kind
-    plain = replace(column, kind=kind, location=0.0, scale=1.0)
-    counted = kind == "count" and message["fn"].support.is_discrete
-    return replace(plain, lower=0.0, upper=np.inf) if counted else plain
+    counted = column.kind == "count" and message["fn"].support.is_discrete
+    return replace(column, lower=0.0, upper=np.inf) if counted else column
 
 
 def check_holes(

@@ -63,13 +63,18 @@ def completions(fit: Fit, sites: Messages, seed: int, num_draws: int) -> Iterato
 def complete(fit: Fit, sites: Messages, draws: Draws, random: torch.Generator) -> Completed:
     """Return `sites` with their missing entries drawn; plain rows for all draws at once."""
     done = {}
-    rows = {name: message for name, message in sites.items() if isinstance(message["fn"], RowDistribution)}
+    rows = {name: message for name, message in sites.items() if draws_from_noise(message["fn"])}
     for name, message in rows.items():
         shape = (draws.count, *message["value"].shape)
         noise = torch.randn(shape, generator=random, device=random.device)
         done[name] = completed(fit.pair.model, fit.data, name, draws.values, noise, fit.rung)
     others = [name for name in sites if name not in rows]
     return done | (one_by_one(fit, others, draws) if others else {})
+
+
+def draws_from_noise(fn: Any) -> bool:
+    """True for plain rows that a function of noise completes, for all draws at once."""
+    return isinstance(fn, RowDistribution) and fn.draws_from_noise
 
 
 def one_by_one(fit: Fit, names: list[str], draws: Draws) -> Completed:

@@ -15,6 +15,7 @@ from pyrolatent.errors import ArgumentError, DataError, ModelError
 from pyrolatent.fit import as_input, encode
 from pyrolatent.pair import check_arguments
 from pyrolatent.result import Fit
+from pyrolatent.schema import Schema
 from pyrolatent.seeds import seeded
 
 NUM_PREDICTIVE = 500  # draws unless asked otherwise: each is one run of the model
@@ -43,7 +44,7 @@ def predict(
     check_num_draws(num_draws)
     given = with_data(fit, data)
     frame, schema, observed = given.problem.frame, given.schema, list(fit.sites.observed)
-    if frame is None or schema is None:
+    if frame is None or schema is None or (schema.named and not observes_matrix(fit, schema)):
         return predict_tensors(given, num_draws)
     if len(observed) != 1:
         raise ModelError(
@@ -54,6 +55,12 @@ def predict(
     x = posterior_predictive(given, num_draws)[observed[0]]
     tables = {draw: schema.decode(rows, frame.index) for draw, rows in enumerate(x.cpu())}
     return pd.concat(tables, names=["draw"])
+
+
+def observes_matrix(fit: Fit, schema: Schema) -> bool:
+    """True for a model whose one observed site holds the rows of `x`."""
+    shapes = [tuple(site.shape[1:]) for site in fit.sites.observed.values()]
+    return bool(schema.names) and shapes == [(len(schema.names),)]
 
 
 def predict_tensors(fit: Fit, num_draws: int) -> dict[str, Tensor]:

@@ -113,7 +113,7 @@ def data_in_words(fit: Fit) -> str:
     if frame is None or fit.schema is None:
         sizes = {n: f"{tuple(v.shape)}" if isinstance(v, Tensor) else repr(v) for n, v in fit.data.items()}
         return ", ".join(f"{name} {size}" for name, size in sizes.items())
-    cells = frame[list(fit.schema.names)].isna().to_numpy()
+    cells = frame[[column.name for column in fit.schema.used]].isna().to_numpy()
     share = f"{100 * cells.mean():.1f} % of their cells missing"
     return f"{len(frame):,} rows, {cells.shape[1]} modelled columns, {share}"
 

@@ -122,13 +122,14 @@ def pair_from_dict(state: State, model: Model | Pair | None) -> Pair:
         ArgumentError: A model was given for a pair that is one of ours.
     """
     name, ours = state["name"], "arguments" in state
+    schema = Schema.from_dict(state["schema"]) if state.get("schema") else None
     if ours and model is not None:
         raise ArgumentError(f"this fit brings its own model, {name}", remedy="leave model out")
     if ours:
         return FROM_DICT[name](state["arguments"])
     if model is not None:
-        return as_pair(model)
-    return MissingModel(name, Schema.from_dict(state["schema"]) if state["schema"] else None)
+        return model if isinstance(model, Pair) else as_pair(model, schema=schema)
+    return MissingModel(name, schema)
 
 
 def layout_to_dict(layout: Layout) -> State:

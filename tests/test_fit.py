@@ -239,7 +239,11 @@ def test_unequal_rows_parameters_and_nonsense_are_refused() -> None:
         method=pyl.HMC(),
     )
     refused(pyl.ModelError, "the model is not a function: got int", 3)
-    refused(pyl.DataError, "a table was given to a model without a schema", data=pd.DataFrame({"y": [1.0]}))
+    refused(
+        pyl.ModelError,
+        r"arguments \['sigma'\]: arguments that are no columns: the columns are \['y'\]",
+        data=pd.DataFrame({"y": [1.0, 2.0]}),
+    )
 
 
 def test_predictions_for_rows_without_latents_are_refused() -> None:

@@ -219,7 +219,7 @@ READS: dict[str, Point] = {
     "item": lambda x: x.detach()[1].item() * x,
     "float": lambda x: float(x.detach()[1]) * x,
     "list": lambda x: torch.tensor(x.tolist()) * x,
-    "list of tensors": lambda x: torch.tensor([x.detach()[0], x.detach()[1], 0.0]) * x,
+    "list of tensors": lambda x: torch.tensor(data=[x.detach()[0], x.detach()[1], 0.0]) * x,
     "numpy": lambda x: torch.as_tensor(x.detach().numpy()) * x,
     "function of numpy": lambda x: torch.as_tensor(np.exp(np.asarray(x.detach()))) * x,
     "dlpack": lambda x: torch.from_dlpack(x.detach()) * x,

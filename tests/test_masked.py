@@ -494,8 +494,8 @@ def test_columns_in_their_units_come_back_as_they_are_drawn() -> None:
         def model(self) -> Callable[..., None]:
             return by_name
 
-    schema = infer_schema(frame)
-    assert [column.kind for column in schema.modelled] == ["positive", "count", "categorical"]
+    schema = replace(infer_schema(frame), named=("income", "visits", "group"))
+    assert [column.kind for column in schema.columns] == ["positive", "count", "categorical"]
     tensors = as_if(by_name, **data)
     table = replace(tensors, problem=replace(tensors.problem, pair=Named(schema), frame=frame))
     imputations = impute(table, num_draws=DRAWS)

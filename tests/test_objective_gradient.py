@@ -151,6 +151,19 @@ def test_code_that_reads_what_it_learns_runs_eagerly() -> None:
             assert gradient(flat, step, {})[1].item() == pytest.approx(slope)
 
 
+def test_a_shape_without_dimensions_stays_one() -> None:
+    """HalfCauchy draws its scalar with `torch.Size([])`, which must not become an empty tuple."""
+
+    def model(y: Tensor) -> None:
+        scale = pyro.sample("scale", dist.HalfCauchy(1.0))
+        pyro.sample("y", dist.Normal(pyro.param("m", torch.tensor(0.0)), scale), obs=y)
+
+    found = find_parameters([model], {"y": torch.tensor(0.0)}, seed=0, dtype=DOUBLE, device=CPU)
+    with model_context(DOUBLE, CPU), found.at(found.initial):
+        trace = pyro.poutine.trace(model).get_trace(torch.tensor(0.0))
+    assert trace.nodes["scale"]["value"].shape == ()
+
+
 def test_what_is_drawn_outside_of_torch_is_refused() -> None:
     import numpy as np
 

@@ -79,8 +79,9 @@ class ReadValues(TorchFunctionMode):
             with untraced():
                 args, kwargs = tree_map_only(Tensor, Tensor.detach, (args, kwargs))
                 return func(*args, **kwargs)
-        if func in BUILDERS and isinstance(args[0], list | tuple):
-            args = (self.constants(args[0], f"torch.{func.__name__}"), *args[1:])
+        if func in BUILDERS:
+            args = [self.listed(part, func) for part in args]
+            kwargs = {name: self.listed(part, func) for name, part in kwargs.items()}
         if func in INDEXED:
             args = (args[0], self.plain_index(args[1]), *args[2:])
         return func(*args, **kwargs)
@@ -99,6 +100,10 @@ class ReadValues(TorchFunctionMode):
             return found
 
         return tree_map_only(Tensor, plain, arguments)
+
+    def listed(self, part: Any, func: Any) -> Any:
+        """Return an argument, whose tensors must be constants if it is a list of them."""
+        return self.constants(part, f"torch.{func.__name__}") if isinstance(part, list | tuple) else part
 
     def plain_index(self, index: Any) -> Any:
         """Return an index with constant masks as positions where they are True, constant numbers as int."""

@@ -45,7 +45,7 @@ class Substituted(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func != REQUIRES_GRAD:  # by which Pyro tells what is learnt
-            args, kwargs = tree_map_only(Tensor, self.current, (args, kwargs or {}))
+            args, kwargs = replaced(self.current, (args, kwargs or {}))
         return func(*args, **(kwargs or {}))
 
     def current(self, tensor: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ class SeenModules(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func not in IDENTITY_OF_A_LEAF:
-            args, kwargs = tree_map_only(Tensor, self.current, (args, kwargs or {}))
+            args, kwargs = replaced(self.current, (args, kwargs or {}))
         return func(*args, **(kwargs or {}))
 
     def current(self, tensor: Tensor) -> Tensor:
@@ -212,6 +212,12 @@ class SeenModules(TorchFunctionMode):
                 why="running statistics, as BatchNorm's, depend on the order of evaluations",
                 remedy="use LayerNorm or GroupNorm, or put the module into evaluation mode with .eval()",
             )
+
+
+def replaced(current: Callable[[Tensor], Tensor], arguments: Any) -> Any:
+    """Return the arguments of a torch function with others in the place of tensors."""
+    # a torch.Size must stay one: torch.empty(()) and torch.empty(torch.Size([])) differ for some functions
+    return tree_map_only(Tensor, current, arguments, is_leaf=lambda part: isinstance(part, torch.Size))
 
 
 def cast(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
