@@ -115,8 +115,8 @@ def warn_of_poor_rows(share: float) -> None:
     if share > POOR_SHARE:
         warnings.warn(
             f"For {share:.0%} of the rows one of {PARTICLES} draws of the guide carries most of the weight: "
-            "their latents are drawn from too few. Train the guide longer, make it richer, or sample them with HMC "
-            "and start= this fit.",
+            "their latents are drawn from too few. Train the guide longer, make it richer, or sample them by "
+            "HMC() with start= this fit.",
             FitWarning,
             stacklevel=2,
         )

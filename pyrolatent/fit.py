@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrolatent.capture.context import fitting_threads
+from pyrolatent.capture.failures import explained
 from pyrolatent.capture.parameters import Parameters, find_parameters
 from pyrolatent.errors import ArgumentError, DataError, FitWarning, ModelError
 from pyrolatent.frames import arguments_from_frame, with_columns
@@ -92,7 +93,8 @@ def learnable(
     pair: Pair, data: Mapping[str, Any], seed: int, dtype: torch.dtype, device: torch.device
 ) -> Parameters:
     """Return what the model learns besides its latent sites."""
-    return find_parameters([pair.model], data, seed=seed, dtype=dtype, device=device)
+    with explained(data):
+        return find_parameters([pair.model], data, seed=seed, dtype=dtype, device=device)
 
 
 def check_learns(method: Method, learnt: Parameters, start: Fit | None) -> None:

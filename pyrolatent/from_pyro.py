@@ -168,7 +168,7 @@ def log_joint(density: LogDensity, position: Tensor) -> Tensor:
     """Return the log joint density `(chain, draw)` in nats at `position (chain, draw, D)`."""
 
     def at(flat: Tensor) -> dict[str, Tensor]:
-        return {LOG_JOINT: evaluate(density.model, density.data, density.sites, flat).total}
+        return {LOG_JOINT: evaluate(density.model, density.data, density.sites, flat).total()}
 
     with density.context(), torch.no_grad():
         found = map_points(at, position.flatten(0, 1), density.rung)

@@ -182,7 +182,7 @@ def formats(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("reads", [reads_item, branches, reads_list, reads_mask, reads_numpy, formats])
 def test_code_that_reads_latent_values_stays_eager(reads: object) -> None:
     def point(u: Tensor) -> Tensor:
-        with ReadValues(u):
+        with ReadValues():
             return reads(u).sum()  # type: ignore[operator]
 
     batched = climb(point, point, points(3))

@@ -278,9 +278,7 @@ def test_arguments_of_a_module_are_those_of_its_forward() -> None:
         def forward(self, y: Tensor) -> None:
             conjugate(y, SIGMA)
 
-    refused(
-        pyl.ModelError, r"missing in the data: \['y'\]; unknown .*\['x'\]", Program(), {"x": Y}
-    )
+    refused(pyl.ModelError, r"missing in the data: \['y'\]; unknown .*\['x'\]", Program(), {"x": Y})
     assert torch.equal(pyl.fit(Program(), {"y": Y}, seed=3).samples["mean"], fitted().samples["mean"])
 
 

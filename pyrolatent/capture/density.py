@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -10,11 +10,12 @@ from torch import Tensor
 
 from pyrolatent.capture.context import model_context
 from pyrolatent.capture.discrete import check_enumerable, draw_sites, uniform_numbers
-from pyrolatent.capture.joint import evaluate
+from pyrolatent.capture.failures import explained
+from pyrolatent.capture.joint import LogJoint, evaluate
 from pyrolatent.capture.ladder import Batched, Rung, climb, map_points
 from pyrolatent.capture.modes import FailingCholesky, ReadValues
 from pyrolatent.capture.sites import Message, SiteTable, read_sites
-from pyrolatent.errors import DataError, ModelError
+from pyrolatent.errors import ModelError
 from pyrolatent.pair import Model
 from pyrolatent.seeds import generator
 
@@ -92,7 +93,7 @@ class LogDensity:
         """Return each site's log-probability, and the Jacobian's, at one `position (D,)`."""
         with self.context(), torch.no_grad(), FailingCholesky():
             joint = evaluate(self.model, self.data, self.sites, position)
-            terms = joint.log_probs | {"log |Jacobian|": torch.as_tensor(joint.log_jacobian)}
+            terms = joint.terms | {"log |Jacobian|": torch.as_tensor(joint.log_jacobian)}
         return {name: float(term) for name, term in terms.items()}
 
 
@@ -113,22 +114,22 @@ def capture_density(
     """
     device = device or torch.device("cpu")
     random = generator(seed, "sites", device=device)
-    with model_context(dtype, device, validate=True):
-        sites = run_once(model, data, random)
+    with model_context(dtype, device, validate=True), explained(data):
+        sites = read_sites(model, data, random)
     check_sampleable(sites)
 
-    def density(summaries: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
+    def density(total: Callable[[LogJoint], Tensor]) -> Callable[[Tensor], Tensor]:
         def point(flat: Tensor) -> Tensor:
-            with ReadValues(flat), FailingCholesky() as cholesky:
-                total = evaluate(model, data, replace(sites, summaries=summaries), flat).total
-            return cholesky.guard(total)
+            with ReadValues(), FailingCholesky() as cholesky:
+                log_joint = total(evaluate(model, data, sites, flat))
+            return cholesky.guard(log_joint)
 
         return point
 
     with model_context(dtype, device):
         examples = 2 * torch.rand(2, sites.layout.size, generator=random, device=device) - 1
         table = largest_table(model, data, sites, examples[0], random) if sites.discrete else 0
-        batched = climb(density(sites.summaries), density({}), examples)
+        batched = climb(density(LogJoint.total), density(LogJoint.plain_total), examples)
     return LogDensity(model, data, sites, dtype, device, batched, table)
 
 
@@ -141,23 +142,6 @@ def largest_table(
         return evaluate(model, data, sites, flat, discrete).messages
 
     return check_enumerable(run, sites.discrete, random)
-
-
-def run_once(model: Model, data: Mapping[str, Any], random: torch.Generator) -> SiteTable:
-    """Read the sites; a failure on entries of unequal length is reported as that."""
-    try:
-        return read_sites(model, data, random)
-    except (RuntimeError, ValueError, IndexError) as error:
-        lengths = {
-            name: len(value) for name, value in data.items() if isinstance(value, Tensor) and value.ndim
-        }
-        if isinstance(error, ModelError) or len(set(lengths.values())) < 2:
-            raise
-        raise DataError(
-            "the model failed, and the entries of the data have unequal row counts",
-            why=f"rows: {lengths}; the model said: {error}",
-            remedy="give every per-row entry the same first dimension",
-        ) from error
 
 
 def check_sampleable(sites: SiteTable) -> None:

@@ -10,19 +10,18 @@ from contextlib import nullcontext
 from typing import Any, final
 
 import torch
-from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
 from pyrolatent.capture.enumeration import enumerating, log_sum_product, sites_in_sum
+from pyrolatent.capture.grouping import grouped_log_probs, log_prob_sum
 from pyrolatent.capture.sites import (
     Message,
     Site,
     SiteTable,
     SuppliedSites,
     is_deterministic,
-    sum_all,
     sums_over_rows,
 )
 from pyrolatent.capture.supports import as_value
@@ -48,14 +47,24 @@ class LogJoint(SuppliedSites):
         self.messages: dict[str, Message] = {}
 
     @property
-    def log_probs(self) -> dict[str, Tensor]:
-        """The terms of the log joint without the Jacobian, `()` each in nats."""
-        return log_probs(self.messages, self.sites.summaries)
+    def terms(self) -> dict[str, Tensor]:
+        """The log joint without the Jacobian, `()` in nats: one term a site, one for a sum over values."""
+        summed, plain = split_by_sum(self.messages)
+        terms = {name: log_prob_sum(m["fn"], m["value"], m) for name, m in plain.items()}
+        return {**terms, SUMMED: log_sum_product(summed)} if summed else terms
 
-    @property
+    def plain_total(self) -> Tensor:
+        """Return the log joint `()` in nats with respect to the free values, site by site."""
+        return torch.as_tensor(sum(self.terms.values(), start=self.log_jacobian))
+
     def total(self) -> Tensor:
-        """The log joint `()` in nats, with respect to the free values."""
-        return torch.as_tensor(sum(self.log_probs.values(), start=self.log_jacobian))
+        """Return the same with every shortcut: rows by their summary, sites that look alike together."""
+        summed, plain = split_by_sum(self.messages)
+        by_summary = {name: from_summary(plain[name], rows) for name, rows in self.sites.summaries.items()}
+        known = {name: term for name, term in by_summary.items() if term is not None}
+        terms = known | grouped_log_probs({n: m for n, m in plain.items() if n not in known})
+        rest = self.log_jacobian + log_sum_product(summed) if summed else self.log_jacobian
+        return torch.as_tensor(sum(terms.values(), start=rest))
 
     @property
     def values(self) -> dict[str, Tensor]:
@@ -78,27 +87,19 @@ class LogJoint(SuppliedSites):
             self.messages[message["name"]] = message
 
 
-def log_probs(messages: Mapping[str, Message], summaries: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the terms of the log joint, `()` in nats: one a site, and one for the sum over discrete sites.
-
-    Args:
-        messages: All sites of a run.
-        summaries: Observed site -> RowDistribution summary.
-    """
+def split_by_sum(messages: Mapping[str, Message]) -> tuple[dict[str, Message], dict[str, Message]]:
+    """Return the sites that are part of a sum over discrete values, and those that stand alone."""
     summed = sites_in_sum(messages)
-    plain = {n: m for n, m in messages.items() if n not in summed and not is_deterministic(m)}
-    terms = {name: log_prob(message, summaries.get(name)) for name, message in plain.items()}
-    return {**terms, SUMMED: log_sum_product(summed)} if summed else terms
+    alone = {n: m for n, m in messages.items() if n not in summed and not is_deterministic(m)}
+    return dict(summed), alone
 
 
-def log_prob(message: Message, summary: Any) -> Tensor:
-    """Return the log-probability `()` of a site, from its summary if it has one."""
-    fn, value, scale = message["fn"], message["value"], message["scale"]
-    summed = summary is not None and sums_over_rows(message)
-    if summed and (rows := as_row_distribution(fn, len(value))):
-        return scale * rows.log_prob_sum(value, summary)
-    elementwise = fn.log_prob(value, *message["args"], **message["kwargs"])
-    return sum_all(scale_and_mask(elementwise, scale, message["mask"]))
+def from_summary(message: Message, summary: Any) -> Tensor | None:
+    """Return the log-probability `()` of all rows of a site from their summary, if it holds."""
+    if not sums_over_rows(message):
+        return None
+    rows = as_row_distribution(message["fn"], len(message["value"]))
+    return message["scale"] * rows.log_prob_sum(message["value"], summary) if rows else None
 
 
 def evaluate(

@@ -63,7 +63,7 @@ class ReadValues(TorchFunctionMode):
     it inside the function that is traced, so that it knows the graph.
     """
 
-    def __init__(self, flat: Tensor | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.dependence = Dependence()
 

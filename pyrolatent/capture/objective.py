@@ -95,7 +95,7 @@ def capture_objective(
         return -cholesky.guard(-loss.detach()), gradient
 
     def traced(flat: Tensor, step: Tensor, *rows: Tensor) -> LossAndGradient:
-        with ReadValues(None):
+        with ReadValues():
             return evaluate(flat, step, *rows)
 
     flat = parameters.initial

@@ -34,7 +34,6 @@ REQUIRES_GRAD = Tensor.requires_grad.__get__  # type: ignore[attr-defined]
 IDENTITY_OF_A_LEAF = {Tensor.contiguous, Tensor.requires_grad_, REQUIRES_GRAD}
 
 
-
 @final
 class Substituted(TorchFunctionMode):
     """Puts other tensors in the place of some, wherever these enter a torch function."""

@@ -13,6 +13,7 @@ import torch
 
 from pyrolatent.capture.compile import Graph, has_compiler, worth_compiling
 from pyrolatent.capture.context import model_context
+from pyrolatent.capture.failures import explained
 from pyrolatent.capture.objective import Loss
 from pyrolatent.capture.parameters import find_parameters
 from pyrolatent.capture.sites import SiteTable, read_sites
@@ -147,7 +148,7 @@ def read(problem: Problem) -> SiteTable:
     model, data, dtype, device = problem.pair.model, problem.data, problem.dtype, problem.device
     parameters = find_parameters([model], data, seed=problem.seed, dtype=dtype, device=device)
     random = generator(problem.seed, "sites", device=device)
-    with model_context(dtype, device, validate=True), torch.no_grad(), parameters.at(parameters.initial):
+    with model_context(dtype, device, validate=True), explained(data), parameters.at(parameters.initial):
         return read_sites(model, data, random)
 
 
