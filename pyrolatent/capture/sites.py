@@ -109,7 +109,12 @@ class SuppliedSites(Messenger):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_jacobian: Tensor | float = 0.0
+        self.log_jacobians: dict[str, Tensor] = {}  # `(*batch)` of each site
+
+    @property
+    def log_jacobian(self) -> Tensor | float:
+        """The log-determinant `()` of the map from all free numbers to all values."""
+        return sum((sum_all(part) for part in self.log_jacobians.values()), start=0.0)
 
     @abstractmethod
     def free_value(self, name: str, transform: Transform, shape: torch.Size) -> Tensor:
@@ -130,8 +135,7 @@ class SuppliedSites(Messenger):
         transform = transform_of(message)
         free = self.free_value(message["name"], transform, message["fn"].shape())
         message["value"] = transform(free)
-        log_jacobian = transform.log_abs_det_jacobian(free, message["value"])
-        self.log_jacobian = self.log_jacobian + sum_all(log_jacobian)
+        self.log_jacobians[message["name"]] = transform.log_abs_det_jacobian(free, message["value"])
 
 
 @final
