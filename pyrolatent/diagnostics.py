@@ -27,6 +27,9 @@ from torch.nn.functional import pad
 
 from pyrolatent.errors import ArgumentError
 
+MAX_RHAT = 1.01  # above, chains disagree
+MIN_ESS = 400  # below, intervals are rough
+
 _CHUNK = 1 << 19  # numbers worked on at a time: 4 MiB for each temporary array, which caches hold
 _ROUNDING = 1e-14  # a range this small, relative to the values, is rounding error
 _MIN_DRAWS_RHAT = 4

@@ -24,7 +24,6 @@ from pyrolatent.capture.unconstrain import unconstrain
 from pyrolatent.errors import ArgumentError, ModelError
 from pyrolatent.export import check_groups, to_inference_data
 from pyrolatent.fit import versions
-from pyrolatent.infer.hmc import named_samples
 from pyrolatent.pair import as_pair
 from pyrolatent.result import Fit, Problem
 from pyrolatent.seeds import seeded
@@ -104,7 +103,7 @@ def as_fit(mcmc: MCMC, seed: int) -> Fit:
         check_complete(draws, density)
         flat = unconstrain(density, {name: value.flatten(0, 1) for name, value in draws.items()})
         position = flat.unflatten(0, (mcmc.num_chains, mcmc.num_samples))
-        replayed, lp = named_samples(density, position, seed), log_joint(density, position)
+        replayed, lp = density.samples(position, seed), log_joint(density, position)
     samples = replayed | {name: value.cpu() for name, value in draws.items()}
     kernel = type(mcmc.kernel).__name__
     return Fit(

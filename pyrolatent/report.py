@@ -18,7 +18,6 @@ from torch import Tensor
 from pyrolatent import pictures
 from pyrolatent.folders import write_text
 from pyrolatent.imputations import Imputations
-from pyrolatent.infer.hmc import MAX_RHAT, MIN_ESS
 from pyrolatent.labels import method_text
 from pyrolatent.model_graph import site_rows
 from pyrolatent.result import Fit

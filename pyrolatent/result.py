@@ -145,5 +145,9 @@ class Fit:
 
 def evenly_spaced(total: int, wanted: int | None) -> Tensor:
     """Return the positions of `wanted` evenly spaced ones of `total` draws; of all for None."""
-    count = total if wanted is None else min(wanted, total)
+    return spread(total, total if wanted is None else min(wanted, total))
+
+
+def spread(total: int, count: int) -> Tensor:
+    """Return `count` positions from 0 to `total - 1` at equal distances, some twice where there are fewer."""
     return torch.linspace(0, total - 1, count, dtype=torch.float64).round().long()

@@ -15,9 +15,9 @@ from torch import Tensor
 
 import pyrolatent as pyl
 from pyrolatent.capture.density import capture_density
-from pyrolatent.infer import hmc
-from pyrolatent.infer.hmc import default_chains
+from pyrolatent.infer import hmc, speed
 from pyrolatent.infer.sampler import Tuned, lost, restart
+from pyrolatent.infer.speed import default_chains
 from pyrolatent.kernels.hmc import HMCState, metric
 
 
@@ -36,9 +36,9 @@ def test_chains_follow_rung_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     density = capture_density(regression, data(1_000), seed=0)
     assert default_chains(density) == 64
     # A chain's copies of 1,000 rows take 16 * 8 * 1,000 bytes.
-    monkeypatch.setattr(hmc, "MAX_BYTES", 20 * 128_000)
+    monkeypatch.setattr(speed, "MAX_BYTES", 20 * 128_000)
     assert default_chains(density) == 16
-    monkeypatch.setattr(hmc, "MAX_BYTES", 128_000)
+    monkeypatch.setattr(speed, "MAX_BYTES", 128_000)
     assert default_chains(density) == 4
 
 
@@ -53,7 +53,7 @@ def test_compiled_and_not_sample_the_same() -> None:
 
 
 def test_without_a_compiler_the_fit_runs_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hmc, "has_compiler", lambda: False)
+    monkeypatch.setattr(speed, "has_compiler", lambda: False)
     with pytest.warns(pyl.FitWarning, match=r"No C\+\+ compiler was found, so the fit ran uncompiled"):
         result = pyl.fit(regression, data(50), seed=1, compile=True)
     assert result.info["compiled"] is False

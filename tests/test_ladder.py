@@ -16,7 +16,8 @@ from pyrolatent.capture.context import model_context
 from pyrolatent.capture.density import LogDensity, capture_density
 from pyrolatent.capture.ladder import Batched, climb
 from pyrolatent.capture.modes import ReadsLatentError, ReadValues
-from pyrolatent.infer.hmc import default_chains, leapfrog_graph, slowness
+from pyrolatent.infer.hmc import leapfrog_graph
+from pyrolatent.infer.speed import default_chains, slowness
 from tests.pyro_reference import pyro_potential
 from tests.user_models import RUNG_BAR
 

@@ -117,7 +117,7 @@ def test_other_shapes_are_refused() -> None:
 
 def test_a_start_in_single_precision_serves_in_double() -> None:
     start = pyl.fit(line, line_data(), Laplace(), seed=SEED, dtype=torch.float32)
-    fit = pyl.fit(line, line_data(), pyl.HMC(num_draws=20), start=start, seed=SEED, dtype=torch.float64)
+    fit = pyl.fit(line, line_data(), pyl.HMC(), start=start, seed=SEED, dtype=torch.float64)
     assert fit.samples["slopes"].dtype is torch.float64
 
 

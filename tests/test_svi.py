@@ -173,7 +173,11 @@ def test_refits_side_by_side_equal_refits_alone() -> None:
 @pytest.mark.parametrize(("num_rows", "size"), [(10, 3), (10, 10), (4, 7)])
 def test_batches_wrap_around_the_shuffled_epoch(num_rows: int, size: int) -> None:
     stream = batches(num_rows, size, torch.Generator().manual_seed(0))
-    drawn = torch.cat([next(stream) for _ in range(num_rows)])
+    parts = []
+    while sum(part.numel() for part in parts) < num_rows * size:
+        parts.append(next(stream))
+        assert parts[-1].shape[1] == size
+    drawn = torch.cat([part.flatten() for part in parts])[: num_rows * size]
     epochs = drawn.reshape(size, num_rows)  # size x num_rows positions are exactly `size` epochs
     assert all(sorted(epoch.tolist()) == list(range(num_rows)) for epoch in epochs)
     assert len({tuple(epoch.tolist()) for epoch in epochs}) > 1

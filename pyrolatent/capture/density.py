@@ -89,6 +89,15 @@ class LogDensity:
                 parts.append(map_points(draw, {**uniforms, POSITION: flat}, self.rung))
         return {name: torch.cat([part[name] for part in parts]) for name in self.sites.discrete}
 
+    def samples(self, position: Tensor, seed: int) -> dict[str, Tensor]:
+        """Return all sites `(chain, draw, *site)`, on the host, at `position (chain, draw, D)`.
+
+        Discrete sites are drawn given the others.
+        """
+        flat = position.flatten(0, 1).to(self.device)
+        sites = self.constrain(flat, self.discrete(flat, generator(seed, "discrete", device=self.device)))
+        return {name: values.cpu().unflatten(0, position.shape[:2]) for name, values in sites.items()}
+
     def log_prob_of_sites(self, position: Tensor) -> dict[str, float]:
         """Return each site's log-probability, and the Jacobian's, at one `position (D,)`."""
         with self.context(), torch.no_grad(), FailingCholesky():

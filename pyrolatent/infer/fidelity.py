@@ -8,7 +8,6 @@ were learnt have no posterior here, and latents of rows that networks make have 
 
 import torch
 
-from pyrolatent.capture.density import capture_density
 from pyrolatent.capture.parameters import find_parameters
 from pyrolatent.capture.sites import DATA_PLATE, SiteTable
 from pyrolatent.errors import ModelError
@@ -16,6 +15,7 @@ from pyrolatent.infer.guide_proposal import GuideProposal, checked
 from pyrolatent.infer.learner import Learner
 from pyrolatent.infer.points import capture_points
 from pyrolatent.infer.proposal import log_ratios
+from pyrolatent.infer.start import captured
 from pyrolatent.kernels.adaptation import MAX_DENSE
 from pyrolatent.psis import psis
 from pyrolatent.result import Problem, Weights
@@ -28,11 +28,10 @@ def guide_weights(problem: Problem, learner: Learner, sites: SiteTable, flat: to
     """Return the weights of the guide's draws at parameters `(P,)`, or None where they mean nothing."""
     if not judged(problem, sites):
         return None
-    model, data, dtype, device = problem.pair.model, problem.data, problem.dtype, problem.device
-    density = capture_density(model, data, seed=problem.seed, dtype=dtype, device=device)
+    density = captured(problem, problem.pair.model)
     proposal = GuideProposal(learner.guide, learner.parameters, flat, density, problem.seed)
     try:
-        random = generator(problem.seed, "fidelity", device=device)
+        random = generator(problem.seed, "fidelity", device=problem.device)
         position, log_prob = checked(proposal).draw(NUM_DRAWS, random)
         points = capture_points(density, False, NUM_DRAWS)
         raw = log_ratios(points(position)[0], log_prob)

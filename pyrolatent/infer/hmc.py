@@ -4,20 +4,20 @@ Chains of one superchain start at one point, so that nested R-hat (Margossian et
 judge many short chains.
 """
 
-import time
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor
 
-from pyrolatent.capture.compile import Graph, capture, has_compiler, worth_compiling
-from pyrolatent.capture.density import LogDensity, capture_density
-from pyrolatent.diagnostics import min_ess, nested_rhat
-from pyrolatent.errors import ArgumentError
-from pyrolatent.infer.method import Method
+from pyrolatent.capture.compile import Graph, capture
+from pyrolatent.capture.density import LogDensity
+from pyrolatent.diagnostics import MAX_RHAT, MIN_ESS, min_ess, nested_rhat
+from pyrolatent.infer.clock import Clock
+from pyrolatent.infer.method import Method, check_least
 from pyrolatent.infer.progress import progress_bar
 from pyrolatent.infer.sampler import Draws, Sampler, flat_covariance
+from pyrolatent.infer.speed import compiled, default_chains, how_it_ran, slowness
 from pyrolatent.infer.start import ADAM_STEPS, MAX_ASCENT, learnt, starting_draws
 from pyrolatent.kernels.leapfrog import leapfrog_step
 from pyrolatent.result import Compile, Fit, Problem
@@ -25,11 +25,7 @@ from pyrolatent.seeds import generator
 
 SUPERCHAIN_SIZE = 4
 MANY_CHAINS = 16
-MAX_BYTES = 4 * 2**30  # of all chains' copies of the rows
-COPIES = 16  # of an observed site that its density makes on the way
 PLANNED_STEPS = 8  # leapfrog steps a transition is expected to take
-MAX_RHAT = 1.01
-MIN_ESS = 400
 
 
 @final
@@ -53,20 +49,13 @@ class HMC(Method):
     num_draws: int | None = None
 
     def __post_init__(self) -> None:
-        least = {"num_chains": 1, "num_warmup": 20, "num_draws": 10}
-        given = {"num_chains": self.num_chains, "num_warmup": self.num_warmup, "num_draws": self.num_draws}
-        for name, value in given.items():
-            if value is not None and value < least[name]:
-                raise ArgumentError(
-                    f"{name} is too small", why=f"got {value}", remedy=f"give at least {least[name]}"
-                )
+        check_least("num_chains", self.num_chains, 1)
+        check_least("num_warmup", self.num_warmup, 20)
+        check_least("num_draws", self.num_draws, 10)
 
     def run(self, problem: Problem) -> Fit:
         clock = Clock()
-        model, parameters, params, state = learnt(problem)
-        density = capture_density(
-            model, problem.data, seed=problem.seed, dtype=problem.dtype, device=problem.device
-        )
+        density, parameters, params, state = learnt(problem)
         chains, warmup, num_draws = self.resolved(density)
         superchain = SUPERCHAIN_SIZE if chains >= MANY_CHAINS and chains % SUPERCHAIN_SIZE == 0 else 1
         with (
@@ -86,15 +75,11 @@ class HMC(Method):
             clock.lap("warmup")
             draws = sampler.draw(tuned, num_draws)
             clock.lap("sampling")
-        samples = named_samples(density, draws.position, problem.seed)
+        samples = density.samples(draws.position, problem.seed)
         diagnostics = {name: diagnose(values, superchain) for name, values in samples.items()}
         clock.lap("diagnostics")
         slow = slowness(density, problem.compile)
-        info = {
-            "rung": density.rung,
-            "reason": density.batched.reason,
-            "num_ops": graph.num_ops if graph else None,
-            "compiled": graph.compiled if graph else False,
+        info = how_it_ran(density, graph) | {
             "superchain_size": superchain,
             "step_size": float(tuned.step_size),
             "path_length": tuned.path,
@@ -115,32 +100,6 @@ class HMC(Method):
         return chains, self.num_warmup or (100 if many else 500), self.num_draws or (150 if many else 1_000)
 
 
-class Clock:
-    """Seconds of each stage of a run."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.seconds[stage], self.last = now - self.last, now
-
-
-def default_chains(density: LogDensity) -> int:
-    """64 in one graph, 4 on slower rungs, fewer where the rows of all chains would not fit."""
-    if not density.batched.vectorised:
-        return 4
-    sites = density.sites
-    cells = max(
-        (site.shape.numel() for name, site in sites.observed.items() if name not in sites.summaries),
-        default=1,
-    )
-    cells = max(cells, density.largest_table)
-    fitting = MAX_BYTES // (cells * density.dtype.itemsize * COPIES)
-    return next((chains for chains in (64, 16) if chains <= fitting), 4)
-
-
 def leapfrog_graph(density: LogDensity, num_chains: int, compile: Compile, planned: int) -> Graph | None:
     """Return one leapfrog step of all chains as a graph, or None where they run one by one."""
     if not density.batched.vectorised:
@@ -148,16 +107,7 @@ def leapfrog_graph(density: LogDensity, num_chains: int, compile: Compile, plann
     position = torch.zeros(num_chains, density.dim)
     step = leapfrog_step(density.batched.function)
     graph = capture(step, position, position.clone(), torch.ones(num_chains, 1), flat_covariance(density))
-    wanted = worth_compiling(graph.num_ops, planned) if compile == "auto" else compile
-    return graph.compile() if wanted and has_compiler() else graph
-
-
-def named_samples(density: LogDensity, position: Tensor, seed: int) -> dict[str, Tensor]:
-    """Return latent and deterministic sites `(chain, draw, *site)` of `position (chain, draw, D)`."""
-    flat = position.flatten(0, 1).to(density.device)
-    discrete = density.discrete(flat, generator(seed, "discrete", device=density.device))
-    sites = density.constrain(flat, discrete)
-    return {name: values.cpu().unflatten(0, position.shape[:2]) for name, values in sites.items()}
+    return compiled(graph, compile, planned)
 
 
 def diagnose(draws: Tensor, superchain_size: int) -> dict[str, Tensor]:
@@ -197,18 +147,3 @@ def extreme(values: dict[str, Tensor], *, largest: bool) -> tuple[str, float]:
     signed = {name: (sign * v[~v.isnan()]).max() for name, v in values.items() if not v.isnan().all()}
     name = max(signed, key=lambda key: float(signed[key]), default="")
     return name, sign * float(signed[name]) if name else float("nan")
-
-
-def slowness(density: LogDensity, compile: Compile) -> tuple[str, ...]:
-    """Return why a fit ran slower than it could have, each with what to do."""
-    found = []
-    if not density.batched.vectorised:
-        found.append(
-            f"The model ran at points one by one, which is slow ({density.batched.reason}). Write it without "
-            "assignments into tensors and without Python control flow on latent values."
-        )
-    if compile is True and not has_compiler():
-        found.append(
-            "No C++ compiler was found, so the fit ran uncompiled. Install g++ or pass compile='auto'."
-        )
-    return tuple(found)

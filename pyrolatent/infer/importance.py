@@ -15,16 +15,18 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from pyrolatent.capture.density import LogDensity, capture_density
+from pyrolatent.capture.density import LogDensity
+from pyrolatent.diagnostics import MIN_ESS
+from pyrolatent.infer.clock import Clock
 from pyrolatent.infer.guide_proposal import given_guide, trained_guide
-from pyrolatent.infer.hmc import MIN_ESS, Clock, named_samples, slowness
-from pyrolatent.infer.laplace import check_num_draws, climbers, doubts
-from pyrolatent.infer.method import Method
+from pyrolatent.infer.laplace import MIN_DRAWS, climbers, doubts
+from pyrolatent.infer.method import Method, check_least
 from pyrolatent.infer.modes import find_modes
 from pyrolatent.infer.points import Points, capture_points
 from pyrolatent.infer.proposal import MAX_MOVES, HeavyNormal, Proposal, adapted, log_ratios
 from pyrolatent.infer.resampling import resampled
 from pyrolatent.infer.sampler import flat_covariance
+from pyrolatent.infer.speed import slowness
 from pyrolatent.infer.start import check_same_model, learnt, starting_draws
 from pyrolatent.kernels.adaptation import pooled_covariance
 from pyrolatent.psis import psis, quantity_ess, reliable_k, weights_ess
@@ -52,14 +54,11 @@ class ImportanceSampling(Method):
     num_draws: int = 10_000
 
     def __post_init__(self) -> None:
-        check_num_draws(self.num_draws)
+        check_least("num_draws", self.num_draws, MIN_DRAWS)
 
     def run(self, problem: Problem) -> Fit:
         clock = Clock()
-        model, parameters, params, state = learnt(problem)
-        density = capture_density(
-            model, problem.data, seed=problem.seed, dtype=problem.dtype, device=problem.device
-        )
+        density, parameters, params, state = learnt(problem)
         random = generator(problem.seed, "importance", device=problem.device)
         with density.context(), torch.no_grad():
             points = capture_points(density, problem.compile, (2 + MAX_MOVES) * self.num_draws)
@@ -71,7 +70,7 @@ class ImportanceSampling(Method):
             raw = log_ratios(value, log_prob)
         smoothed, pareto_k = psis(raw)
         keep = resampled(smoothed, random)
-        samples = named_samples(density, position[keep][None], problem.seed)
+        samples = density.samples(position[keep][None], problem.seed)
         clock.lap("draws")
         diagnostics = judged(density, position, smoothed, len(keep))
         clock.lap("diagnostics")

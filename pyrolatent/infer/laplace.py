@@ -12,19 +12,19 @@ from typing import final
 import torch
 from torch import Tensor
 
-from pyrolatent.capture.density import LogDensity, capture_density
-from pyrolatent.errors import ArgumentError
-from pyrolatent.infer.hmc import Clock, named_samples, slowness
-from pyrolatent.infer.method import Method
+from pyrolatent.capture.density import LogDensity
+from pyrolatent.infer.clock import Clock
+from pyrolatent.infer.method import Method, check_least
 from pyrolatent.infer.modes import Mode, find_modes
 from pyrolatent.infer.points import Points, capture_points
 from pyrolatent.infer.proposal import NormalProposal, log_ratios
+from pyrolatent.infer.speed import slowness
 from pyrolatent.infer.start import learnt, spaced, starting_draws, starting_points
 from pyrolatent.psis import psis, reliable_k
 from pyrolatent.result import Fit, Problem, Weights
 from pyrolatent.seeds import generator
 
-MIN_DRAWS = 100
+MIN_DRAWS = 100  # among fewer, no tail of weights could be seen
 COMPARABLE = math.log(100)  # nats of evidence within which another mode has a share worth a word
 LARGE_SHARE = 0.1  # of a direction's squared length, from which it is a site's direction
 
@@ -44,14 +44,11 @@ class Laplace(Method):
     num_draws: int = 1_000
 
     def __post_init__(self) -> None:
-        check_num_draws(self.num_draws)
+        check_least("num_draws", self.num_draws, MIN_DRAWS)
 
     def run(self, problem: Problem) -> Fit:
         clock = Clock()
-        model, parameters, params, state = learnt(problem)
-        density = capture_density(
-            model, problem.data, seed=problem.seed, dtype=problem.dtype, device=problem.device
-        )
+        density, parameters, params, state = learnt(problem)
         random = generator(problem.seed, "laplace", device=problem.device)
         with density.context(), torch.no_grad():
             points = capture_points(density, problem.compile, self.num_draws)
@@ -64,7 +61,7 @@ class Laplace(Method):
             raw = log_ratios(value, log_prob)
         smoothed, pareto_k = psis(raw)
         possible = raw.isfinite()
-        samples = named_samples(density, position[possible][None], problem.seed)
+        samples = density.samples(position[possible][None], problem.seed)
         clock.lap("draws")
         info = points.info | {
             "log_evidence": mode.log_evidence,
@@ -79,13 +76,6 @@ class Laplace(Method):
             params=params,
             parameters=parameters,
         )  # fmt: skip
-
-
-def check_num_draws(num_draws: int) -> None:
-    """Refuse so few draws that no tail of weights could be seen."""
-    if num_draws < MIN_DRAWS:
-        why = f"got {num_draws}"
-        raise ArgumentError("num_draws is too small", why=why, remedy=f"give at least {MIN_DRAWS}")
 
 
 def climbers(points: Points, start: Fit | None, random: torch.Generator) -> Tensor:

@@ -79,18 +79,15 @@ class Learner:
         if not self.data.rows:
             while True:
                 yield []
-        random = generator(self.seed, "batches", device=self.train.device)
-        for index in self.positions(random):
-            yield list(self.data.take(index).values())
-
-    def positions(self, random: torch.Generator) -> Iterator[Tensor]:
-        """Yield the positions of each step's rows `(R, B)`."""
         num_rows = self.train.shape[1]
         if self.batch_size == num_rows:
+            whole = list(self.data.take(self.train).values())
             while True:
-                yield self.train
+                yield whole
+        random = generator(self.seed, "batches", device=self.train.device)
         for index in batches(num_rows, self.batch_size, random):
-            yield self.train[:, index]
+            some = self.data.take(self.train[:, index].transpose(0, 1))  # (K, R, B, ...)
+            yield from (list(rows) for rows in zip(*some.values(), strict=True))
 
     def noise(self, gradient: ObjectiveGradient) -> Callable[[], list[Tensor]]:
         """Return what draws the noise of one step of all refits."""

@@ -3,6 +3,7 @@
 import abc
 from typing import ClassVar
 
+from pyrolatent.errors import ArgumentError
 from pyrolatent.result import Fit, Problem
 
 
@@ -15,3 +16,13 @@ class Method(abc.ABC):
     @abc.abstractmethod
     def run(self, problem: Problem) -> Fit:
         """Fit `problem` and return the result; nothing is shared with other runs."""
+
+
+def check_least(name: str, value: int | None, least: int) -> None:
+    """Refuse a setting too small to mean anything; None leaves it to the method.
+
+    Raises:
+        ArgumentError: `value` is below `least`.
+    """
+    if value is not None and value < least:
+        raise ArgumentError(f"{name} is too small", why=f"got {value}", remedy=f"give at least {least}")

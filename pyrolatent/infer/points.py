@@ -6,10 +6,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from pyrolatent.capture.compile import Graph, has_compiler, worth_compiling
+from pyrolatent.capture.compile import Graph
 from pyrolatent.capture.density import LogDensity
 from pyrolatent.errors import ModelError
-from pyrolatent.infer.hmc import default_chains
+from pyrolatent.infer.speed import compiled, default_chains, how_it_ran
 from pyrolatent.infer.start import ADAM_STEPS, MAX_ASCENT
 from pyrolatent.kernels.adaptation import MAX_DENSE
 from pyrolatent.result import Compile
@@ -36,12 +36,7 @@ class Points:
     @property
     def info(self) -> dict[str, Any]:
         """How the density ran."""
-        return {
-            "rung": self.density.rung,
-            "reason": self.density.batched.reason,
-            "num_ops": self.graph.num_ops if self.graph else None,
-            "compiled": self.graph.compiled if self.graph else False,
-        }
+        return how_it_ran(self.density, self.graph)
 
 
 def capture_points(density: LogDensity, compile: Compile, num_points: int) -> Points:
@@ -62,5 +57,4 @@ def capture_points(density: LogDensity, compile: Compile, num_points: int) -> Po
     zeros = torch.zeros(batch, density.dim, dtype=density.dtype, device=density.device)
     graph = density.batched.graph(zeros)
     planned = ADAM_STEPS + MAX_ASCENT + num_points // batch
-    wanted = worth_compiling(graph.num_ops, planned) if compile == "auto" else compile
-    return Points(density, batch, graph.compile() if wanted and has_compiler() else graph)
+    return Points(density, batch, compiled(graph, compile, planned))

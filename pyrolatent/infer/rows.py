@@ -16,6 +16,8 @@ from pyrolatent.capture.sites import Message, SiteTable, in_data_plate
 from pyrolatent.errors import ModelError
 from pyrolatent.pair import FunctionPair, Model, Pair
 
+MAX_AHEAD = 64  # batches gathered at once
+
 
 @final
 @dataclass(frozen=True)
@@ -38,13 +40,18 @@ def split_rows(data: Mapping[str, Any], num_rows: int) -> RowData:
 
 
 def batches(num_rows: int, batch_size: int, random: torch.Generator) -> Iterator[Tensor]:
-    """Yield positions `(batch_size,)` without end: shuffled epochs, one after the other."""
+    """Yield positions `(K, batch_size)` of K batches at a time, without end.
+
+    They are shuffled epochs, one after the other, cut into batches; K is such that little memory is
+    needed to gather the rows of all K at once.
+    """
+    ahead = max(1, min(MAX_AHEAD, num_rows // batch_size))
     left = torch.empty(0, dtype=torch.long, device=random.device)
     while True:
-        while len(left) < batch_size:
+        while len(left) < ahead * batch_size:
             left = torch.cat([left, torch.randperm(num_rows, generator=random, device=random.device)])
-        yield left[:batch_size]
-        left = left[batch_size:]
+        yield left[: ahead * batch_size].view(ahead, batch_size)
+        left = left[ahead * batch_size :]
 
 
 @final

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrolatent.capture.density import LogDensity
+from pyrolatent.capture.density import LogDensity, capture_density
 from pyrolatent.capture.parameters import Parameters
 from pyrolatent.capture.sites import START_RADIUS
 from pyrolatent.capture.unconstrain import unconstrain
@@ -15,7 +15,7 @@ from pyrolatent.kernels.ascent import lbfgs_ascent
 from pyrolatent.kernels.hmc import Metric, metric
 from pyrolatent.kernels.leapfrog import Density
 from pyrolatent.pair import Model
-from pyrolatent.result import Fit, Problem
+from pyrolatent.result import Fit, Problem, spread
 
 ATTEMPTS = 100
 ADAM_STEPS = 30
@@ -24,9 +24,9 @@ MAX_ASCENT = 1_000  # evaluations of the density
 
 
 class Learnt(NamedTuple):
-    """A model without learnable parameters, and what it had learnt before, as fields of a fit."""
+    """The density of a model at what was learnt before, and that as fields of a fit."""
 
-    model: Model
+    density: LogDensity
     parameters: Parameters | None
     params: dict[str, Tensor]
     state: dict[str, Tensor]
@@ -130,13 +130,20 @@ def starting_draws(density: LogDensity, start: Fit) -> Tensor:
 
 
 def learnt(problem: Problem) -> Learnt:
-    """Return the model with its parameters fixed at what the earlier fit has learnt, if it has any."""
+    """Return the density, with parameters fixed at what the earlier fit has learnt, if it has any."""
     start, model = problem.start, problem.pair.model
     if start is None or start.parameters is None:
-        return Learnt(model, None, {}, {})
+        return Learnt(captured(problem, model), None, {}, {})
     flat = start.state["parameters"][0].to(device=problem.device, dtype=problem.dtype)
     params = start.parameters.constrained(flat)
-    return Learnt(start.parameters.bound(model, flat), start.parameters, params, {"parameters": flat[None]})
+    density = captured(problem, start.parameters.bound(model, flat))
+    return Learnt(density, start.parameters, params, {"parameters": flat[None]})
+
+
+def captured(problem: Problem, model: Model) -> LogDensity:
+    """Capture the log density of `model` as the problem is to be run."""
+    seed, dtype, device = problem.seed, problem.dtype, problem.device
+    return capture_density(model, problem.data, seed=seed, dtype=dtype, device=device)
 
 
 def check_same_model(density: LogDensity, start: Fit) -> None:
@@ -154,8 +161,7 @@ def check_same_model(density: LogDensity, start: Fit) -> None:
 
 def spaced(draws: Tensor, number: int) -> Tensor:
     """Return `number` evenly spaced ones of `draws (S, D)`, some of them twice where there are fewer."""
-    index = torch.linspace(0, len(draws) - 1, number, dtype=torch.float64).round().long()
-    return draws[index.to(draws.device)]
+    return draws[spread(len(draws), number).to(draws.device)]
 
 
 def begin_at(

@@ -11,18 +11,19 @@ from typing import Any, ClassVar, final
 
 import torch
 
-from pyrolatent.capture.compile import Graph, has_compiler, worth_compiling
+from pyrolatent.capture.compile import Graph
 from pyrolatent.capture.context import model_context
 from pyrolatent.capture.failures import explained
 from pyrolatent.capture.objective import Loss
 from pyrolatent.capture.parameters import find_parameters
 from pyrolatent.capture.sites import SiteTable, read_sites
 from pyrolatent.errors import ArgumentError, ModelError
+from pyrolatent.infer import speed
+from pyrolatent.infer.clock import Clock
 from pyrolatent.infer.fidelity import guide_weights
 from pyrolatent.infer.guide_draws import draw_guide, drawn_sites
-from pyrolatent.infer.hmc import Clock
 from pyrolatent.infer.learner import Learner, blamed, prepare
-from pyrolatent.infer.method import Method
+from pyrolatent.infer.method import Method, check_least
 from pyrolatent.infer.progress import progress_bar
 from pyrolatent.infer.training import Schedule, Trained, eager_step, step_graph, train
 from pyrolatent.objectives import elbo
@@ -76,9 +77,7 @@ class SVI(Method):
     def __post_init__(self) -> None:
         least = {"num_steps": 1, "num_draws": 1, "num_refits": 1, "batch_size": 1, "patience": 1}
         for name, low in least.items():
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise ArgumentError(f"{name} is too small", why=f"got {value}", remedy=f"give at least {low}")
+            check_least(name, getattr(self, name), low)
         if not self.lr > 0:
             raise ArgumentError("the learning rate must be positive", why=f"got {self.lr}")
         if not 0 <= self.validation_fraction < 1:
@@ -156,11 +155,9 @@ def compiled(graph: Graph | None, example: list[Any], num_steps: int, compile: C
     """Return the graph, compiled at `example` inputs where that is wanted and possible."""
     if graph is None:
         return None
-    wanted = worth_compiling(graph.num_ops, num_steps) if compile == "auto" else compile
-    if not (wanted and has_compiler()):
-        return graph
-    faster = graph.compile()
-    faster(*example)
+    faster = speed.compiled(graph, compile, num_steps)
+    if faster.compiled:
+        faster(*example)
     return faster
 
 
