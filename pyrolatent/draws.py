@@ -17,7 +17,7 @@ from torch import Tensor
 from pyrolatent.capture.bounds import run_pair
 from pyrolatent.capture.noise import capture_noisy
 from pyrolatent.capture.particles import check_rows, log_weights
-from pyrolatent.capture.sites import DATA_PLATE
+from pyrolatent.capture.vector import stacked
 from pyrolatent.errors import FitWarning, ModelError
 from pyrolatent.pair import FunctionPair, Pair
 from pyrolatent.result import Fit, evenly_spaced
@@ -61,7 +61,7 @@ def posterior_draws(fit: Fit, num_draws: int, seed: int) -> Iterator[Draws]:
         of_refit = keep[keep // (fit.num_draws // refits) == refit]
         values = {n: v.flatten(0, 1)[of_refit].to(fit.problem.device) for n, v in fit.samples.items()}
         if len(of_refit) and on_demand(fit):
-            with fit.context(refit), seeded(seed, "latents of rows", refit):
+            with torch.no_grad(), seeded(seed, "latents of rows", refit):
                 values |= row_draws(fit, refit, len(of_refit), seed)
         yield Draws(refit, len(of_refit), values)
 
@@ -73,7 +73,7 @@ def on_demand(fit: Fit) -> list[str]:
         ModelError: They are to be drawn by a guide that the fit does not have, or are not all it draws.
     """
     lacking = [name for name in fit.sites.latents if name not in fit.samples]
-    local = [name for name in lacking if DATA_PLATE in fit.sites.latents[name].plates]
+    local = [name for name in fit.sites.row_latents if name in lacking]
     if lacking and (fit.pair.guide is None or local != list(fit.sites.latents)):
         raise ModelError(
             "the fit holds no draws of some latents",
@@ -97,17 +97,18 @@ def row_draws(fit: Fit, refit: int, number: int, seed: int) -> dict[str, Tensor]
         log_weight, values = weighted(pair, fit.data)
         return [log_weight, *(values[name] for name in names)]
 
-    noisy = capture_noisy(particle, torch.zeros((), device=fit.problem.device))
+    zero = torch.zeros((), device=fit.problem.device)  # a captured function takes an input
+    with fit.context(refit):
+        noisy = capture_noisy(particle, zero)
+        many = noisy.mapped((True,), zero, *noisy.draw_many(PARTICLES))
     random = generator(seed, "resampling", refit, device=fit.problem.device)
-    zero = torch.zeros((), device=fit.problem.device)
-    many = noisy.mapped((True,), zero, *noisy.draw_many(PARTICLES))
-    kept, poor = [], torch.zeros((), device=fit.problem.device)
+    kept, poor = [], zero
     for _ in range(number):
         log_weight, *values = many(zero, *noisy.draw_many(PARTICLES))
         kept.append(resampled(log_weight, *values, random=random))
-        poor += (log_weight.softmax(0).amax(0) > DOMINANT).double().mean()
+        poor = poor + (log_weight.softmax(0).amax(0) > DOMINANT).double().mean()
     warn_of_poor_rows(float(poor) / number)
-    return {name: torch.stack(parts) for name, parts in zip(names, zip(*kept, strict=True), strict=True)}
+    return dict(zip(names, stacked(kept), strict=True))
 
 
 def warn_of_poor_rows(share: float) -> None:

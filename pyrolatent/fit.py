@@ -86,7 +86,7 @@ def fit(
         result = method.run(problem)
     for message in result.warnings:
         warnings.warn(message, FitWarning, stacklevel=2)
-    return replace(result, info={**result.info, "versions": versions()})
+    return replace(result, info={**result.info, **shapes(result), "versions": versions()})
 
 
 def learnable(
@@ -185,6 +185,13 @@ def as_array(value: "pd.Series[Any] | list[Any] | NDArray[Any]") -> NDArray[Any]
         return np.asarray(value)
     except ValueError:
         return np.empty(0, dtype=object)
+
+
+def shapes(result: Fit) -> dict[str, dict[str, list[int]]]:
+    """Return the shapes of learnt parameters in the vector of all, in order, if there are some."""
+    if result.parameters is None:
+        return {}
+    return {"parameters": {name: list(shape) for name, shape in result.parameters.layout.shapes.items()}}
 
 
 def versions() -> dict[str, str]:

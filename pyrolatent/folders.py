@@ -1,10 +1,12 @@
 """Output folders and files: checked before the work, filled aside, put in place whole.
 
 What exists is never overwritten unless the caller says `force`, and even then a folder that holds
-anything but files of this package is left alone.
+anything but files of this package is left alone.  The checksums of a saved fit tell whether its files
+are still what was written.
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -150,3 +152,32 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise StoreError("cannot be written", where=str(target), why=str(error.strerror)) from error
+
+
+def check_sums(folder: Path, required: tuple[str, ...]) -> None:
+    """Refuse a folder whose files, the `required` ones among them, are not those that were saved."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        why = f"{SUMS} cannot be read: {error.strerror}"
+        remedy = "Give the folder that save, or pyrolatent fit --out, wrote"
+        raise StoreError("holds no saved fit", where=str(folder), why=why, remedy=remedy) from error
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in dict.fromkeys((*required, *sums)):
+        check_file(folder / name, sums.get(name))
+
+
+def check_file(file: Path, expected: str | None) -> None:
+    """Refuse a file that is absent or whose checksum is not the one expected."""
+    if file.is_file() and digest(file) == expected:
+        return
+    what = "was truncated or edited since it was saved" if file.is_file() else "is missing from the saved fit"
+    why = f"its checksum is not the one in {SUMS}" if file.is_file() else ""
+    remedy = "Copy the folder again from where it was saved, or fit again"
+    raise StoreError(what, where=str(file), why=why, remedy=remedy)
+
+
+def digest(file: Path) -> str:
+    """Return the SHA-256 checksum of a file, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

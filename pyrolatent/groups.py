@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyrolatent.capture.conditioned import log_likelihood
-from pyrolatent.capture.sites import DATA_PLATE
+from pyrolatent.capture.messages import DATA_PLATE
 from pyrolatent.errors import ArgumentError, ModelError
 from pyrolatent.labels import Axes, plate_dim, site_plates, tensor_axes, variable_name
 from pyrolatent.observed import (

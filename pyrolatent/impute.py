@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pyrolatent.capture.sites import Message
+from pyrolatent.capture.messages import Message
 from pyrolatent.column import Column, numbers
 from pyrolatent.errors import FitWarning, ModelError
 from pyrolatent.imputations import Imputations, missing_cells

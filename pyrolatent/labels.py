@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pyrolatent.capture.sites import DATA_PLATE, Site
+from pyrolatent.capture.messages import DATA_PLATE
+from pyrolatent.capture.sites import Site
 from pyrolatent.result import Fit
 
 COLUMN_DIMS = ("feature", "feature_bis")

@@ -13,9 +13,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyrolatent.capture.conditioned import completed, observations, stack_draws
+from pyrolatent.capture.conditioned import completed, observations
 from pyrolatent.capture.ladder import MAX_POINTS
-from pyrolatent.capture.sites import WRAPPERS, Message
+from pyrolatent.capture.messages import WRAPPERS, Message
+from pyrolatent.capture.vector import stacked
 from pyrolatent.distributions import RowDistribution
 from pyrolatent.draws import Draws, posterior_draws
 from pyrolatent.observed import model_runs, seen_entries
@@ -84,7 +85,7 @@ def one_by_one(fit: Fit, names: list[str], draws: Draws) -> Completed:
         values = {name: value[index] for name, value in draws.values.items()}
         messages = observations(fit.pair.model, fit.data, values)
         runs.append({name: with_missing_drawn(messages[name]) for name in names})
-    return stack_draws(runs)
+    return stacked(runs)
 
 
 def with_missing_drawn(message: Message) -> Tensor:

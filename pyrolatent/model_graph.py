@@ -16,7 +16,8 @@ import pyro
 from pyro.infer.inspect import get_model_relations
 
 from pyrolatent.capture.conditioned import Conditioned
-from pyrolatent.capture.sites import WRAPPERS, Site
+from pyrolatent.capture.messages import WRAPPERS
+from pyrolatent.capture.sites import Site
 from pyrolatent.errors import PyrolatentError
 from pyrolatent.observed import model_runs
 from pyrolatent.result import Fit

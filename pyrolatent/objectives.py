@@ -29,6 +29,7 @@ from pyrolatent.capture.bounds import (
     run_pair,
     run_plain,
 )
+from pyrolatent.capture.messages import sum_all
 from pyrolatent.capture.particles import (
     check_particles,
     check_rows,
@@ -36,7 +37,6 @@ from pyrolatent.capture.particles import (
     row_scale,
     with_particles,
 )
-from pyrolatent.capture.sites import sum_all
 from pyrolatent.errors import ArgumentError
 from pyrolatent.pair import Pair
 

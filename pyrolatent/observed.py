@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pyrolatent.capture.conditioned import observations
-from pyrolatent.capture.sites import DATA_PLATE, WRAPPERS, Message
+from pyrolatent.capture.messages import DATA_PLATE, WRAPPERS, Message
 from pyrolatent.distributions import RowDistribution
 from pyrolatent.errors import ModelError, PyrolatentError
 from pyrolatent.result import Fit

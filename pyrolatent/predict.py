@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from pyrolatent.capture.conditioned import predictive, prior_draws
-from pyrolatent.capture.sites import DATA_PLATE
+from pyrolatent.capture.messages import DATA_PLATE
 from pyrolatent.draws import posterior_draws
 from pyrolatent.errors import ArgumentError, DataError, ModelError
 from pyrolatent.fit import as_input, encode
 from pyrolatent.pair import check_arguments
 from pyrolatent.result import Fit
+from pyrolatent.saved_parts import with_parameters
 from pyrolatent.schema import Schema
 from pyrolatent.seeds import seeded
 
@@ -100,8 +101,7 @@ def prior_predictive(fit: Fit, num_draws: int) -> tuple[Mapping[str, Tensor], Ma
 
 def row_latents(fit: Fit) -> list[str]:
     """Return the latent sites of single rows of which the fit holds draws, for these rows alone."""
-    local = (name for name, site in fit.sites.latents.items() if DATA_PLATE in site.plates)
-    return [name for name in local if name in fit.samples]
+    return [name for name in fit.sites.row_latents if name in fit.samples]
 
 
 def check_num_draws(num_draws: int) -> None:
@@ -152,4 +152,5 @@ def with_data(fit: Fit, data: Mapping[str, Any] | pd.DataFrame | None) -> Fit:
     tensors = {name: as_input(value, problem.dtype, problem.device) for name, value in entries.items()}
     old = {name for name, site in fit.sites.discrete.items() if DATA_PLATE in site.plates}
     samples = {name: draws for name, draws in fit.samples.items() if name not in old}
-    return replace(fit, problem=replace(problem, data=tensors, frame=frame), samples=samples)
+    moved = replace(fit, problem=replace(problem, data=tensors, frame=frame), samples=samples)
+    return with_parameters(moved) if fit.parameters is None else moved

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pyrolatent.capture.conditioned import observations
-from pyrolatent.capture.sites import DATA_PLATE, Message
+from pyrolatent.capture.messages import DATA_PLATE, Message
 from pyrolatent.column import Label
 from pyrolatent.errors import PyrolatentError
 from pyrolatent.groups import num_predictive, prior_values

@@ -16,13 +16,13 @@ import pandas as pd
 from torch import Tensor
 
 from pyrolatent import pictures
+from pyrolatent.diagnostics import MAX_RHAT, MIN_ESS
 from pyrolatent.folders import write_text
 from pyrolatent.imputations import Imputations
 from pyrolatent.labels import method_text
 from pyrolatent.model_graph import site_rows
 from pyrolatent.result import Fit
-from pyrolatent.saved_parts import model_name
-from pyrolatent.store import MissingData
+from pyrolatent.saved_parts import MissingData, model_name
 from pyrolatent.summary import summary
 
 MOST_ROWS = 60  # of one site in the summary, of the sites of a model, and of its parameters

@@ -5,15 +5,18 @@ so a fit of a user's function is loaded with the function passed again, or with 
 setting that is a user's function comes back as its name.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, final
 
 import torch
 
+from pyrolatent.capture.parameters import find_parameters
 from pyrolatent.capture.sites import Site, SiteTable
 from pyrolatent.capture.vector import Layout
-from pyrolatent.errors import ArgumentError, ModelError
+from pyrolatent.errors import ArgumentError, DataError, ModelError
+from pyrolatent.infer.guides import is_amortised
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.importance import ImportanceSampling
 from pyrolatent.infer.laplace import Laplace
@@ -21,7 +24,8 @@ from pyrolatent.infer.svi import SVI
 from pyrolatent.models.mvn import BayesianMVN
 from pyrolatent.objectives import ELBO, IWAE, LinearSchedule
 from pyrolatent.pair import FunctionPair, Model, Pair, as_pair
-from pyrolatent.plain import State
+from pyrolatent.plain import State, from_plain, to_plain
+from pyrolatent.result import Fit
 from pyrolatent.schema import Schema
 
 
@@ -40,6 +44,25 @@ TO_DICT: dict[str, Callable[[Any], State]] = {"BayesianMVN": mvn_to_dict}
 FROM_DICT: dict[str, Callable[[State], Pair]] = {"BayesianMVN": mvn_from_dict}
 
 ROLES = ("latents", "observed", "deterministics", "discrete")
+
+
+@final
+class MissingData(Mapping[str, Any]):
+    """The data of a fit that was saved without them."""
+
+    def __getitem__(self, name: str) -> Any:
+        raise self.error()
+
+    def __iter__(self) -> Iterator[str]:
+        raise self.error()
+
+    def __len__(self) -> int:
+        raise self.error()
+
+    def error(self) -> DataError:
+        """Return the error of every use."""
+        remedy = "pass data to the verb, as in impute(fit, frame), or save with include_data=True"
+        return DataError("the fit was saved without its data", remedy=remedy)
 
 
 @final
@@ -91,20 +114,54 @@ def method_from_dict(state: State) -> Any:
     return {**METHODS, **SETTINGS}[state["name"]](**settings)
 
 
+@final
+class MissingFunction(str):
+    """The name of a user's function among the settings of a loaded fit."""
+
+    def __call__(self, *inputs: Any) -> Any:
+        raise ModelError(
+            "the saved fit does not hold this function",
+            where=str(self),
+            why="it is code, which is not written down",
+            remedy="make the method anew with it",
+        )
+
+
 def setting_to_plain(value: Any) -> Any:
     """Return a number as it is, one of our objects by its settings, a class or function by its name."""
     if type(value) in SETTINGS.values():
         return method_to_dict(value)
-    return {"called": f"{value.__module__}.{value.__qualname__}"} if callable(value) else value
+    if isinstance(value, functools.partial):
+        plain = setting_to_plain(value.func)
+        known = torch_optimizer(plain["called"]) is not None
+        return {**plain, "keywords": to_plain(value.keywords, "method")} if known else plain
+    return {"called": full_name(value)} if callable(value) else value
 
 
 def setting_from_plain(value: Any) -> Any:
     """Return the setting; of functions only the optimisers of torch come back as more than a name."""
-    if isinstance(value, dict) and "called" in value:
-        module, _, name = value["called"].rpartition(".")
-        known = module.startswith("torch.optim") and isinstance(getattr(torch.optim, name, None), type)
-        return getattr(torch.optim, name) if known else value["called"]
-    return method_from_dict(value) if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    if "called" not in value:
+        return method_from_dict(value)
+    known = torch_optimizer(value["called"])
+    if known is not None and "keywords" in value:
+        return functools.partial(known, **from_plain(value["keywords"]))
+    return known or MissingFunction(value["called"])
+
+
+def full_name(called: Any) -> str:
+    """Return the name of a class or function with its module; of another object, that of its class."""
+    if isinstance(called, MissingFunction):
+        return str(called)
+    return f"{called.__module__}.{getattr(called, '__qualname__', type(called).__qualname__)}"
+
+
+def torch_optimizer(name: str) -> type[torch.optim.Optimizer] | None:
+    """Return the optimiser of torch with this full name, if it is one."""
+    module, _, own = name.rpartition(".")
+    found = getattr(torch.optim, own, None) if module.startswith("torch.optim") else None
+    return found if isinstance(found, type) else None
 
 
 def pair_to_dict(pair: Pair) -> State:
@@ -130,6 +187,36 @@ def pair_from_dict(state: State, model: Model | Pair | None) -> Pair:
     if model is not None:
         return model if isinstance(model, Pair) else as_pair(model, schema=schema)
     return MissingModel(name, schema)
+
+
+def with_parameters(fit: Fit) -> Fit:
+    """Return a loaded fit with the learnt parameters that its model, and its guide if it was given, have.
+
+    Raises:
+        ModelError: The model has other parameters than the one that was fitted.
+    """
+    pair, problem = fit.pair, fit.problem
+    if "parameters" not in fit.info or isinstance(pair, MissingModel):
+        return fit
+    guide = pair.guide if is_amortised(pair) else None
+    found = find_parameters(
+        [program for program in (guide, pair.model) if program is not None],
+        fit.data,
+        seed=problem.seed,
+        dtype=problem.dtype,
+        device=problem.device,
+    )
+    saved = layout_from_dict(fit.info["parameters"])
+    if any(saved.shapes.get(name) != shape for name, shape in found.layout.shapes.items()):
+        why = f"it learns {dict(found.layout.shapes)}, the saved fit {dict(saved.shapes)}"
+        remedy = "pass the function as it was when it was fitted, or fit again"
+        raise ModelError("the model is not the one that was fitted", why=why, remedy=remedy)
+    if not found.layout.size:
+        return fit
+    flats = fit.state["parameters"].to(problem.device)
+    packed = torch.stack([found.layout.pack(saved.unpack(flat)) for flat in flats])
+    info = {**fit.info, "parameters": layout_to_dict(found.layout)}
+    return replace(fit, parameters=found, guide=guide, info=info, state={**fit.state, "parameters": packed})
 
 
 def layout_to_dict(layout: Layout) -> State:

@@ -9,13 +9,11 @@ data are all there, and only verbs that run the model refuse.
 """
 
 import contextlib
-import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import pandas as pd
 import torch
@@ -24,24 +22,22 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from pyrolatent.capture.context import model_context
-from pyrolatent.capture.parameters import find_parameters
 from pyrolatent.capture.sites import read_sites
-from pyrolatent.errors import DataError, ModelError, StoreError
-from pyrolatent.folders import SUMS, output_folder
-from pyrolatent.infer.guides import is_autoguide
+from pyrolatent.errors import ModelError, StoreError
+from pyrolatent.folders import SUMS, check_sums, digest, output_folder
 from pyrolatent.pair import Model, Pair, check_arguments
 from pyrolatent.plain import State, frame_from_dict, frame_to_dict, from_plain, to_plain
 from pyrolatent.result import Fit, Problem, Weights
 from pyrolatent.saved_parts import (
     ROLES,
-    MissingModel,
-    layout_from_dict,
+    MissingData,
     method_from_dict,
     method_to_dict,
     pair_from_dict,
     pair_to_dict,
     sites_from_dict,
     sites_to_dict,
+    with_parameters,
 )
 from pyrolatent.seeds import generator, seeded
 
@@ -50,25 +46,6 @@ FIT, TENSORS, FRAME = "fit.json", "tensors.safetensors", "frame.json"
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 Tensors = Mapping[str, Tensor]  # group/name -> tensor
-
-
-@final
-class MissingData(Mapping[str, Any]):
-    """The data of a fit that was saved without them."""
-
-    def __getitem__(self, name: str) -> Any:
-        raise self.error()
-
-    def __iter__(self) -> Iterator[str]:
-        raise self.error()
-
-    def __len__(self) -> int:
-        raise self.error()
-
-    def error(self) -> DataError:
-        """Return the error of every use."""
-        remedy = "pass data to the verb, as in impute(fit, frame), or save with include_data=True"
-        return DataError("the fit was saved without its data", remedy=remedy)
 
 
 def save(fit: Fit, path: str | os.PathLike[str], include_data: bool = True) -> None:
@@ -160,7 +137,7 @@ def load(path: str | os.PathLike[str], model: Model | Pair | None = None) -> Fit
         ModelError: The model given has other arguments or sites than the one that was fitted.
     """
     folder = Path(path)
-    check_sums(folder)
+    check_sums(folder, (FIT, TENSORS))
     state = json.loads((folder / FIT).read_text(encoding="utf-8"))
     check_format(state, folder)
     stored = load_file(folder / TENSORS)
@@ -180,7 +157,7 @@ def load(path: str | os.PathLike[str], model: Model | Pair | None = None) -> Fit
         params=group(tensors, "params"),
         state=group(tensors, "state"),
     )
-    fit = with_parameters(fit, state)
+    fit = with_parameters(fit) if state["has_data"] else fit
     if model is not None and state["has_data"]:
         check_model(fit)
     return fit
@@ -190,33 +167,6 @@ def weights_from_dict(state: State, tensors: Tensors) -> Weights | None:
     """Return the importance weights of a fit, if it has some."""
     stored = group(tensors, "weights")
     return Weights(**stored, pareto_k=from_plain(state["pareto_k"])) if stored else None
-
-
-def with_parameters(fit: Fit, state: State) -> Fit:
-    """Return the fit with the learnt parameters that its model, and its guide if it was given, have.
-
-    Raises:
-        ModelError: The model has other parameters than the one that was fitted.
-    """
-    problem = fit.problem
-    programs = [] if isinstance(fit.pair, MissingModel) else [fit.pair.guide, fit.pair.model]
-    if "parameters" not in fit.info or not programs or not state["has_data"]:
-        return fit
-    found = find_parameters(
-        [program for program in programs if program is not None and not is_autoguide(program)],
-        fit.data,
-        seed=problem.seed,
-        dtype=problem.dtype,
-        device=problem.device,
-    )
-    saved = layout_from_dict(fit.info["parameters"])
-    if any(saved.shapes.get(name) != shape for name, shape in found.layout.shapes.items()):
-        why = f"it learns {dict(found.layout.shapes)}, the saved fit {dict(saved.shapes)}"
-        remedy = "pass the function as it was when it was fitted, or fit again"
-        raise ModelError("the model is not the one that was fitted", why=why, remedy=remedy)
-    flats = fit.state["parameters"].to(problem.device)
-    packed = torch.stack([found.layout.pack(saved.unpack(flat)) for flat in flats])
-    return replace(fit, parameters=found, guide=fit.pair.guide, state={**fit.state, "parameters": packed})
 
 
 def problem_from_dict(state: State, tensors: Tensors, folder: Path, pair: Pair) -> Problem:
@@ -279,35 +229,6 @@ def check_model(fit: Fit) -> None:
             why=f"{role} with shapes and plates: it has {found[role]}, the saved fit {expected[role]}",
             remedy="pass the function as it was when it was fitted, or fit again",
         )
-
-
-def check_sums(folder: Path) -> None:
-    """Refuse a folder whose files are not those that were saved."""
-    try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        why = f"{SUMS} cannot be read: {error.strerror}"
-        remedy = "Give the folder that save, or pyrolatent fit --out, wrote"
-        raise StoreError("holds no saved fit", where=str(folder), why=why, remedy=remedy) from error
-    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    for name in dict.fromkeys((FIT, TENSORS, *sums)):
-        check_file(folder / name, sums.get(name))
-
-
-def check_file(file: Path, expected: str | None) -> None:
-    """Refuse a file that is absent or whose checksum is not the one expected."""
-    if file.is_file() and digest(file) == expected:
-        return
-    what = "was truncated or edited since it was saved" if file.is_file() else "is missing from the saved fit"
-    why = f"its checksum is not the one in {SUMS}" if file.is_file() else ""
-    remedy = "Copy the folder again from where it was saved, or fit again"
-    raise StoreError(what, where=str(file), why=why, remedy=remedy)
-
-
-def digest(file: Path) -> str:
-    """Return the SHA-256 checksum of a file, in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def check_format(state: State, folder: Path) -> None:

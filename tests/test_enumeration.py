@@ -21,8 +21,9 @@ from pyrolatent.capture.conditioned import log_likelihood
 from pyrolatent.capture.context import model_context
 from pyrolatent.capture.density import LogDensity, capture_density
 from pyrolatent.capture.elimination import Factor, Variable, draw_back, eliminate, inverse_cdf, log_product
-from pyrolatent.capture.enumeration import AllValues, enumerating, is_enumerable, log_sum_product
+from pyrolatent.capture.enumeration import AllValues, enumerating, log_sum_product
 from pyrolatent.capture.ladder import Batched
+from pyrolatent.capture.messages import is_enumerable
 from pyrolatent.errors import DataError, ModelError
 from pyrolatent.seeds import generator
 

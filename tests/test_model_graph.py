@@ -14,8 +14,7 @@ from torch import Tensor
 from pyrolatent import model_graph
 from pyrolatent.model_graph import SiteRow, drawn_graph, site_rows
 from pyrolatent.pictures import graph
-from pyrolatent.saved_parts import MissingModel
-from pyrolatent.store import MissingData
+from pyrolatent.saved_parts import MissingData, MissingModel
 from tests.small_fits import function_fit, table_fit
 from tests.test_predictive_checks import quick
 

@@ -1,7 +1,8 @@
 """The captured objective is Pyro's own loss, its gradient right for every parameter, and its noise Pyro's."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -177,3 +178,70 @@ def test_what_is_drawn_outside_of_torch_is_refused() -> None:
         captured(UserPair(model, lambda y: None, {"y": torch.tensor(0.0)})),
     ):
         pass
+
+
+def test_noise_after_a_draw_that_depends_on_parameters_keeps_its_place() -> None:
+    """A Gamma draws inside of the graph, so the normal after it must not be drawn before it."""
+
+    def model(y: Tensor) -> None:
+        scale = pyro.sample("scale", dist.Gamma(2.0, 2.0))
+        mean = pyro.sample("mean", dist.Normal(0.0, 5.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal(mean, scale), obs=y)
+
+    def guide(y: Tensor) -> None:
+        shape = pyro.param("shape", torch.tensor(5.0), constraint=dist.constraints.positive)
+        pyro.sample("scale", dist.Gamma(shape, 5.0))
+        pyro.sample("mean", dist.Normal(pyro.param("location", torch.tensor(0.0)), 0.3))
+
+    with captured(UserPair(model, guide, {"y": torch.linspace(-1.0, 1.0, 9)})) as (_, parameters, gradient):
+        assert gradient.rung == "graph", gradient.reason
+        assert gradient.noisy is not None
+        assert not gradient.noisy.deterministic
+        inputs = parameters.initial, torch.zeros((), dtype=DOUBLE)
+        torch.manual_seed(3)
+        found = gradient(*inputs, {})
+        torch.manual_seed(3)
+        expected = gradient.evaluate(*inputs)
+        for part, exact in zip(found, expected, strict=True):
+            torch.testing.assert_close(part, exact, rtol=1e-12, atol=1e-12)
+
+
+def test_a_parameter_that_appears_late_is_refused() -> None:
+    def model(y: Tensor) -> None:
+        mean = pyro.param("mean", torch.tensor(0.0))
+        if float(mean.detach()) > 1:
+            mean = mean + pyro.param("more", torch.tensor(0.0))
+        pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    with captured(UserPair(model, lambda y: None, {"y": torch.tensor(0.0)})) as (_, parameters, gradient):
+        step = torch.zeros((), dtype=DOUBLE)
+        gradient(parameters.initial, step, {})
+        with pytest.raises(ModelError, match=r"\['more'\]: a parameter appears.*before the branch"):
+            gradient(parameters.initial + 2.0, step, {})
+
+
+def test_a_loss_without_parameters_in_it_is_refused() -> None:
+    def model(y: Tensor) -> None:
+        pyro.sample("y", dist.Normal(pyro.param("mean", torch.tensor(0.0)).detach(), 1.0), obs=y)
+
+    with (
+        pytest.raises(ModelError, match="no gradient reaches the parameters"),
+        captured(UserPair(model, lambda y: None, {"y": torch.tensor(0.0)})),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [(lambda loss: loss[None], r"\(1,\)"), (float, "returned float")]
+)
+def test_a_loss_that_is_no_scalar_tensor_is_refused(change: Callable[[Tensor], Any], message: str) -> None:
+    def loss(pair: Pair, data: Any, noise: Any, step: Tensor) -> Any:
+        return change(elbo()(pair, data, noise, step))
+
+    user = PAIRS["constrained parameters"]()
+    problem = problem_of(user)
+    with model_context(DOUBLE, CPU):
+        parameters = find_parameters([user.guide, user.model], problem.data, seed=0, dtype=DOUBLE, device=CPU)
+        with pytest.raises(ModelError, match=message):
+            capture_objective(loss, problem.pair, parameters, problem.data, ({}, {}))

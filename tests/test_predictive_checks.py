@@ -19,9 +19,8 @@ from pyrolatent.pair import FunctionPair
 from pyrolatent.predict import posterior_predictive
 from pyrolatent.predictive_checks import Checks, compared, predictive_checks
 from pyrolatent.result import Fit
-from pyrolatent.saved_parts import MissingModel
+from pyrolatent.saved_parts import MissingData, MissingModel
 from pyrolatent.shares import Values
-from pyrolatent.store import MissingData
 from tests.small_fits import function_fit, holed_table, table_fit
 
 

@@ -1,19 +1,29 @@
-"""The Python of README.md runs from top to bottom, as a reader would paste it."""
+"""The Python of README.md and of the pages about methods and tables runs from top to bottom, as pasted."""
 
 import re
 import runpy
+import warnings
 from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
+from pyrolatent import FitWarning
+
+ROOT = Path(__file__).parent.parent
+WARNS = {"README.md": [], "docs/methods.md": ["Pareto k of the normal approximation"], "docs/tables.md": []}
 
 
-def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    text = README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", WARNS)
+def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    text = (ROOT / page).read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 2
-    script = tmp_path / "readme.py"
+    script = tmp_path / "page.py"
     script.write_text("\n".join(blocks), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(script))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FitWarning)
+        runpy.run_path(str(script))
+    assert len(caught) == len(WARNS[page]), [str(warning.message) for warning in caught]
+    for warning, expected in zip(caught, WARNS[page], strict=True):
+        assert expected in str(warning.message)

@@ -1,3 +1,4 @@
+import functools
 import json
 import math
 import warnings
@@ -11,12 +12,15 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 
 from pyrolatent.errors import ArgumentError, DataError, FitWarning, ModelError, StoreError
 from pyrolatent.export import to_inference_data
 from pyrolatent.fit import fit
+from pyrolatent.folders import SUMS, digest
 from pyrolatent.impute import impute
+from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.importance import ImportanceSampling
 from pyrolatent.infer.laplace import Laplace
 from pyrolatent.infer.method import Method
@@ -27,7 +31,7 @@ from pyrolatent.pair import Model, Pair, as_pair
 from pyrolatent.predict import predict
 from pyrolatent.result import Fit
 from pyrolatent.schema import Schema
-from pyrolatent.store import FIT, FRAME, SUMS, TENSORS, digest, load, save
+from pyrolatent.store import FIT, FRAME, TENSORS, load, save
 from pyrolatent.summary import summary
 from tests.small_fits import completed, function_fit, holed_table, line, table_fit
 from tests.user_pairs import VAE, regression, regression_data, vae
@@ -355,3 +359,61 @@ def test_pairs_come_back_with_all_their_settings(tmp_path: Path) -> None:
     pair = BayesianMVN(table_fit().pair.schema, eta=0.5, standardise=False)
     save(replace(table_fit(), problem=replace(table_fit().problem, pair=pair)), tmp_path / "run")
     assert load(tmp_path / "run").pair == pair
+
+
+@pytest.mark.parametrize("include_data", [True, False])
+def test_new_rows_are_predicted_with_what_was_learnt(tmp_path: Path, include_data: bool) -> None:
+    """By SVI, and by HMC at the parameters that SVI has learnt; after a second round, too."""
+
+    def slope(x: Tensor, y: Tensor | None = None) -> None:
+        centre = pyro.sample("centre", dist.Normal(0.0, 1.0))
+        rise = pyro.param("rise", torch.tensor(0.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal(centre + rise * x, 0.1), obs=y)
+
+    x = torch.linspace(-1.0, 1.0, 30, dtype=torch.float64)
+    data, new = {"x": x, "y": 5 * x}, {"x": torch.tensor([1.0, 2.0], dtype=torch.float64)}
+    learnt = quick(slope, data, SVI(num_steps=1_500, lr=0.05, num_draws=20))
+    sampled = quick(slope, data, HMC(num_chains=4, num_warmup=30, num_draws=10), start=learnt)
+    for name, first in {"learnt": learnt, "sampled": sampled}.items():
+        expected = predict(first, new, num_draws=10)
+        for folder in (f"{name}_once", f"{name}_twice"):
+            save(first, tmp_path / folder, include_data)
+            first = load(tmp_path / folder, model=slope)
+            assert equal(predict(first, new, num_draws=10), expected)
+        assert expected["y"].mean() > 5  # type: ignore[union-attr]
+
+
+def test_a_fit_with_a_class_of_autoguides_comes_back(tmp_path: Path) -> None:
+    first = quick(regression, regression_data(), SVI(num_steps=20, num_draws=200), guide=AutoNormal)
+    save(first, tmp_path / "run")
+    found = load(tmp_path / "run", model=as_pair(regression, AutoNormal))
+    check_results(found, first)
+    again = quick(regression, regression_data(), ImportanceSampling(num_draws=200), start=found)
+    assert set(again.samples) == set(first.samples)
+
+
+class CallableLoss:
+    def __call__(self, pair: Pair, data: Any, noise: Any, step: Tensor) -> Tensor:
+        return elbo()(pair, data, noise, step)
+
+
+def half(step: Tensor) -> Tensor:
+    return 0.5 + 0 * step
+
+
+def test_settings_that_are_functions_with_settings_come_back(tmp_path: Path) -> None:
+    adam = functools.partial(torch.optim.AdamW, weight_decay=0.1, betas=(0.8, 0.9))
+    first = quick(regression, regression_data(), SVI(elbo(half), num_steps=5, optimizer=adam))
+    save(first, tmp_path / "first")
+    loaded = load(tmp_path / "first")
+    save(loaded, tmp_path / "again")
+    for found in (loaded.method, load(tmp_path / "again").method):
+        assert found.optimizer.func is torch.optim.AdamW
+        assert found.optimizer.keywords == adam.keywords
+        assert found.objective.beta == "tests.test_store.half"
+        with pytest.raises(ModelError, match=r"test_store.half: the saved fit does not hold this function"):
+            found.objective.beta(torch.tensor(0.0))
+    second = quick(regression, regression_data(), SVI(CallableLoss(), num_steps=5))
+    save(second, tmp_path / "second")
+    assert load(tmp_path / "second").method.objective == "tests.test_store.CallableLoss"

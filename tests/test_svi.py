@@ -1,5 +1,6 @@
 """Variational inference learns what is known, treats rows alike, and says when it failed."""
 
+import functools
 import itertools
 import math
 import warnings
@@ -377,3 +378,103 @@ def test_dropout_draws_anew_at_each_step() -> None:
 
     found = quiet(model, {"x": vae_data()["x"][:, :2]}, SVI(num_steps=12, lr=1e-12), seed=0)
     assert len(found.losses["train"].unique()) == 12
+
+
+@pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
+def test_compiled_dropout_draws_the_same_numbers() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(2, 16), nn.Dropout(0.5), nn.Linear(16, 2))
+
+    def model(x: Tensor) -> None:
+        pyro.module("network", network)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(network(x), 1.0).to_event(1), obs=x)
+
+    data = {"x": vae_data()["x"][:, :2]}
+    plain, compiled = (
+        quiet(model, data, SVI(num_steps=12), seed=0, compile=choice, dtype=DOUBLE)
+        for choice in (False, True)
+    )
+    assert (plain.rung, compiled.info["compiled"]) == ("vmap", True)
+    torch.testing.assert_close(compiled.losses["train"], plain.losses["train"], rtol=1e-9, atol=1e-9)
+
+
+def test_an_autoguide_given_as_a_class_keeps_draws_of_rows() -> None:
+    found = quiet(local_scales, local_data(), SVI(num_steps=20, num_draws=5), guide=AutoNormal, seed=0)
+    assert set(found.samples) == set(found.sites.latents) == {"mean", "scale"}
+    assert found.samples["scale"].shape[:2] == (1, 5)
+
+
+@pytest.mark.parametrize("settings", [{"num_refits": 2}, {"batch_size": 3}, {"validation_fraction": 0.5}])
+def test_a_guide_with_parameters_of_rows_cannot_be_divided(settings: dict[str, Any]) -> None:
+    """Bootstrap rows would train the parameters of other rows."""
+
+    def model(y: Tensor) -> None:
+        with pyro.plate("data", len(y)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+    def guide(y: Tensor) -> None:
+        location = pyro.param("location", torch.zeros(len(y)))
+        with pyro.plate("data", len(y)):
+            pyro.sample("z", dist.Normal(location, 1.0))
+
+    with pytest.raises(ModelError, match=r"does not follow the rows that the guide is given.*7|3"):
+        fit(model, {"y": torch.zeros(8)}, SVI(num_steps=2, **settings), guide=guide, seed=0)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.99])
+def test_rows_held_out_are_neither_none_nor_all(fraction: float) -> None:
+    with pytest.raises(ArgumentError, match=r"no rows to learn from, or none to watch: .* of 10 rows"):
+        fit(conjugate, conjugate_data(10), SVI(num_steps=5, validation_fraction=fraction), seed=0)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        functools.partial(torch.optim.SGD, momentum=0.9),
+        functools.partial(torch.optim.AdamW, weight_decay=0.1),
+        functools.partial(torch.optim.Adam, foreach=True),
+        torch.optim.Adagrad,
+    ],
+)
+def test_optimisers_of_torch_and_their_settings_can_be_used(optimizer: Any) -> None:
+    method = SVI(num_steps=100, lr=1e-3, optimizer=optimizer, num_draws=1)
+    losses = quiet(conjugate, conjugate_data(), method, guide=AutoDelta, seed=0).losses["train"][0]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.LBFGS, torch.optim.SparseAdam, pyro.optim.Adam])
+def test_optimisers_that_take_no_gradient_steps_are_refused(optimizer: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"takes no gradient steps.*Adam"):
+        fit(conjugate, conjugate_data(), SVI(num_steps=5, optimizer=optimizer), seed=0)
+
+
+def test_start_takes_parameters_whose_free_form_has_another_shape() -> None:
+    def model(y: Tensor) -> None:
+        tril = pyro.param("tril", torch.eye(3), constraint=dist.constraints.corr_cholesky)
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.MultivariateNormal(torch.zeros(3), scale_tril=tril), obs=y)
+
+    data = {"y": torch.randn(20, 3, generator=torch.Generator().manual_seed(0))}
+    first = quiet(model, data, SVI(num_steps=50, lr=0.05), seed=0)
+    again = quiet(model, data, SVI(num_steps=1, lr=1e-12), start=first, seed=0)
+    torch.testing.assert_close(again.params["tril"], first.params["tril"], rtol=0, atol=1e-9)
+
+
+def test_a_network_with_frozen_weights_runs_in_the_dtype_of_the_fit() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 2)).requires_grad_(False)
+    x = vae_data()["x"][:, :2]
+
+    def model(x: Tensor) -> None:
+        pyro.module("network", network)
+        scale = pyro.param("scale", torch.tensor(1.0), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(network(x), scale).to_event(1), obs=x)
+
+    found = quiet(model, {"x": x}, SVI(num_steps=1_000, lr=0.05), seed=0)
+    assert found.problem.dtype == DOUBLE
+    assert set(found.params) == {"scale"}
+    expected = (x - network(x.float())).square().mean().sqrt()
+    assert found.params["scale"].item() == pytest.approx(float(expected), rel=1e-4)

@@ -20,15 +20,15 @@ from pyrolatent.capture.discrete import check_enumerable
 from pyrolatent.capture.enumeration import enumerating, log_sum_product, sites_in_sum
 from pyrolatent.capture.grouping import grouped_log_probs
 from pyrolatent.capture.matching import check_match
-from pyrolatent.capture.sites import (
-    START_RADIUS,
+from pyrolatent.capture.messages import (
     Message,
-    SuppliedSites,
     batch_dims,
-    describe,
+    check_new_name,
+    is_auxiliary,
     is_deterministic,
     is_enumerable,
 )
+from pyrolatent.capture.sites import START_RADIUS, SuppliedSites, describe
 from pyrolatent.errors import ModelError
 from pyrolatent.pair import Model, Pair
 from pyrolatent.seeds import generator
@@ -93,12 +93,11 @@ class RecordedSites(Messenger):
         self.messages: dict[str, Message] = {}
 
     def _pyro_post_sample(self, message: Message) -> None:
-        name = message["name"]
         if message["infer"].get("_do_not_trace"):  # as Pyro's own trace: the helper of a reparameterisation
             return
-        if name in self.messages and not site_is_subsample(message):
-            raise ModelError("two sites share one name", where=f"site {name!r}", remedy="rename one")
-        self.messages[name] = message.copy()
+        if not site_is_subsample(message):
+            check_new_name(message, self.messages)
+        self.messages[message["name"]] = message.copy()
 
 
 def run_pair(pair: Pair, data: Data, given: Values | None = None) -> PairRun:
@@ -117,7 +116,7 @@ def run_plain(pair: Pair, data: Data, given: Values | None = None) -> PairRun:
     """The same with one value of each discrete site."""
     guide = guide_of(pair)
     drawn = recorded(guide, data) if given is None else still(guide, data, given)
-    values = {n: m["value"] for n, m in drawn.items() if not m["infer"].get("is_auxiliary")}
+    values = {n: m["value"] for n, m in drawn.items() if not is_auxiliary(m)}
     found = PairRun(terms(drawn), terms(still(pair.model, data, values)), values)
     check_match(found.guide, found.model)
     return found
@@ -189,14 +188,8 @@ def observed(messages: Messages) -> Messages:
     return {name: message for name, message in messages.items() if message["is_observed"]}
 
 
-def log_prob(message: Message, scale: Any) -> Tensor:
-    """Return the log-probability of a site, `(*batch)` in nats, times `scale` and masked."""
-    elementwise = message["fn"].log_prob(message["value"], *message["args"], **message["kwargs"])
-    return scale_and_mask(elementwise, scale, message["mask"])
-
-
 def log_guide(message: Message, scale: Any) -> Tensor:
-    """The same for a site of a guide, which must be reparameterised.
+    """Return the same as `log_prob` for a site of a guide, which must be reparameterised.
 
     Raises:
         ModelError: The gradient would not flow through its draws.

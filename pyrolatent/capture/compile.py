@@ -10,13 +10,14 @@ import copy
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast, final
 
 import torch
 from torch import Tensor, fx
 from torch._guards import TracingContext, tracing
 from torch._subclasses import FakeTensorMode
-from torch.func import functionalize
+from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
 MAX_COMPILED_OPS = 400
@@ -25,6 +26,7 @@ SECONDS_TO_COMPILE = 30.0
 
 # Their result depends on the shape of their input only.
 SHAPE_ONLY = {
+    torch.ops.aten.empty_like.default,  # which dropout fills with random bits
     torch.ops.aten.zeros_like.default,
     torch.ops.aten.ones_like.default,
     torch.ops.aten.full_like.default,
@@ -76,7 +78,7 @@ class Compiled:
         self.code: Callable[..., Any] | None = None
 
     def __call__(self, *inputs: Tensor) -> Any:
-        contiguous = [part.contiguous() for part in inputs]
+        contiguous: list[Any] = [part.contiguous() for part in inputs]
         if self.code is None:
             same = fx.GraphModule(self.module, copy.deepcopy(self.module.graph))
             self.code = torch._inductor.compile(same, contiguous, options={"fallback_random": True})
@@ -91,10 +93,20 @@ def capture(function: Callable[..., Any], *examples: Tensor) -> Graph:
 
     module = trace(traced, *examples)
     if any(mutates(node) for node in calls(module)):
-        module = trace(functionalize(module, remove="mutations"), *examples)
+        module = trace(without_mutations(module), *examples)
     if not any(mutates(node) for node in calls(module)):
         clean_up(module)
     return Graph(module, module, False)
+
+
+def without_mutations(module: fx.GraphModule) -> Callable[..., Any]:
+    """Return the graph as a function that writes into no tensor, be it made from constants alone."""
+    constants = dict(module.named_buffers())
+
+    def pure(held: dict[str, Tensor], *inputs: Tensor) -> Any:
+        return functional_call(module, held, inputs)
+
+    return partial(functionalize(pure, remove="mutations"), constants)
 
 
 def trace(function: Callable[..., Any], *examples: Tensor) -> fx.GraphModule:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, final
 
-import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -17,7 +16,7 @@ from pyrolatent.capture.enumeration import (
     sites_in_sum,
 )
 from pyrolatent.capture.ladder import Rung, map_points
-from pyrolatent.capture.sites import (
+from pyrolatent.capture.messages import (
     DATA_PLATE,
     Message,
     batch_dims,
@@ -27,7 +26,7 @@ from pyrolatent.capture.sites import (
     is_observation,
 )
 from pyrolatent.capture.supports import as_value
-from pyrolatent.distributions import RowDistribution
+from pyrolatent.capture.vector import stacked
 from pyrolatent.errors import ModelError
 from pyrolatent.pair import Model
 
@@ -144,7 +143,7 @@ def predictive(model: Model, data: Mapping[str, Any], draws: Values, num_draws: 
         with Conditioned(values, redraw=True) as run:
             model(**data)
         runs.append({name: message["value"] for name, message in run.messages.items() if name not in values})
-    return stack_draws(runs)
+    return stacked(runs)
 
 
 def prior_draws(model: Model, data: Mapping[str, Any], num_draws: int) -> tuple[Values, Values]:
@@ -160,23 +159,12 @@ def prior_draws(model: Model, data: Mapping[str, Any], num_draws: int) -> tuple[
         observed = run.observations()
         known.append({name: message["value"] for name, message in observed.items()})
         unknown.append({n: as_draw(message) for n, message in run.messages.items() if n not in observed})
-    return stack_draws(unknown), stack_draws(known)
+    return stacked(unknown), stacked(known)
 
 
 def as_draw(message: Message) -> Tensor:
     """Return a site's value as draws are kept: discrete latent sites as whole numbers."""
     return message["value"].long() if is_enumerable(message) else message["value"]
-
-
-def stack_draws(runs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return runs as one tensor a site `(S, *site)`."""
-    return {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
-
-
-def row_sites(model: Model, data: Mapping[str, Any], values: Values) -> list[str]:
-    """Return the observed sites that know their missing cells."""
-    messages = observations(model, data, values)
-    return [name for name, message in messages.items() if isinstance(message["fn"], RowDistribution)]
 
 
 def completed(

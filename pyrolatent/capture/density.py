@@ -13,8 +13,9 @@ from pyrolatent.capture.discrete import check_enumerable, draw_sites, uniform_nu
 from pyrolatent.capture.failures import explained
 from pyrolatent.capture.joint import LogJoint, evaluate
 from pyrolatent.capture.ladder import Batched, Rung, climb, map_points
+from pyrolatent.capture.messages import Message
 from pyrolatent.capture.modes import FailingCholesky, ReadValues
-from pyrolatent.capture.sites import Message, SiteTable, read_sites
+from pyrolatent.capture.sites import SiteTable, read_sites
 from pyrolatent.errors import ModelError
 from pyrolatent.pair import Model
 from pyrolatent.seeds import generator
@@ -135,7 +136,7 @@ def capture_density(
 
         return point
 
-    with model_context(dtype, device):
+    with model_context(dtype, device), explained(data):
         examples = 2 * torch.rand(2, sites.layout.size, generator=random, device=device) - 1
         table = largest_table(model, data, sites, examples[0], random) if sites.discrete else 0
         batched = climb(density(LogJoint.total), density(LogJoint.plain_total), examples)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pyrolatent.capture.elimination import draw_back, eliminate, pick, right_aligned
 from pyrolatent.capture.enumeration import factor_graph, sites_in_sum, variable_of
-from pyrolatent.capture.ladder import AGREEMENT
-from pyrolatent.capture.sites import Message, Site, is_observation
+from pyrolatent.capture.ladder import close
+from pyrolatent.capture.messages import Message, is_observation
+from pyrolatent.capture.sites import Site
 from pyrolatent.capture.supports import check_support, values_of
 from pyrolatent.errors import ModelError, PyrolatentError
 
@@ -117,11 +118,7 @@ def random_positions(message: Message, values: Tensor, site: Site, random: torch
 
 def check_equal(name: str, at_once: Tensor, plain: Tensor) -> None:
     """Refuse a site whose log-probability at some values is another when all values come at once."""
-    tolerance = AGREEMENT[plain.dtype]
-    same = at_once.numel() == plain.numel() and torch.allclose(
-        right_aligned(at_once, plain.ndim), plain, rtol=tolerance, atol=tolerance, equal_nan=True
-    )
-    if not same:
+    if at_once.numel() != plain.numel() or not close(right_aligned(at_once, plain.ndim), plain):
         raise ModelError(
             "the code of the model does not broadcast over the values of its discrete sites",
             where=f"site {name!r}",

@@ -21,15 +21,13 @@ from dataclasses import replace
 from typing import final
 
 import pyro.distributions as dist
-from pyro.distributions.util import scale_and_mask
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrolatent.capture.elimination import Factor, Plates, Variable, eliminate, log_product
-from pyrolatent.capture.sites import Message, is_deterministic
-from pyrolatent.capture.sites import is_enumerable as is_enumerable
+from pyrolatent.capture.messages import Message, is_deterministic, is_enumerable, log_prob
 from pyrolatent.errors import ModelError
 
 
@@ -155,8 +153,7 @@ def log_prob_of_cells(message: Message) -> Tensor:
     """
     fn = message["fn"]
     if not is_enumerable(message):
-        log_prob = fn.log_prob(message["value"], *message["args"], **message["kwargs"])
-        return scale_and_mask(log_prob, 1.0, message["mask"])
+        return log_prob(message, 1.0)
     while isinstance(fn, dist.MaskedDistribution):
         fn = fn.base_dist
     return fn.log_prob(message["value"])
@@ -164,8 +161,8 @@ def log_prob_of_cells(message: Message) -> Tensor:
 
 def as_factor(message: Message) -> Factor:
     """Return a site's log-probability and what its dimensions are; plates have expanded it to their size."""
-    log_prob = log_prob_of_cells(message)
-    return Factor(log_prob, variable_dims(message, log_prob.shape), plates_of(message), message["scale"])
+    cells = log_prob_of_cells(message)
+    return Factor(cells, variable_dims(message, cells.shape), plates_of(message), message["scale"])
 
 
 def together(factor: Factor) -> Factor:

@@ -11,12 +11,11 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions.util import scale_and_mask
 from torch import Size, Tensor
 from torch.distributions.utils import lazy_property
 from torch.utils._pytree import tree_flatten, tree_map
 
-from pyrolatent.capture.sites import Message, sum_all
+from pyrolatent.capture.messages import Message, log_prob_sum
 
 Recipe = tuple[Any, dict[str, Any]]  # a class, and its arguments: tensors, recipes and plain values
 PLAIN = (bool, int, float, str)
@@ -38,19 +37,13 @@ def grouped_log_probs(messages: Mapping[str, Message]) -> dict[str, Tensor]:
         groups.setdefault(key, []).append(name)
     sums = {}
     for first, *others in groups.values():
-        fn, value = messages[first]["fn"], messages[first]["value"]
+        message = messages[first]
         if others:
             names = [first, *others]
             fn = make(tree_map(stack, *(recipes[name] for name in names)))
-            value = stack(*(messages[name]["value"] for name in names))
-        sums[first] = log_prob_sum(fn, value, messages[first])
+            message = {**message, "fn": fn, "value": stack(*(messages[name]["value"] for name in names))}
+        sums[first] = log_prob_sum(message)
     return sums
-
-
-def log_prob_sum(fn: Any, value: Any, message: Message) -> Tensor:
-    """Return the log-probability `()` in nats of `value` under `fn`, handled as the site of `message` is."""
-    elementwise = fn.log_prob(value, *message["args"], **message["kwargs"])
-    return sum_all(scale_and_mask(elementwise, message["scale"], message["mask"]))
 
 
 def likeness(recipe: Recipe, message: Message) -> Hashable:

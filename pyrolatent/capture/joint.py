@@ -15,15 +15,9 @@ from torch import Tensor
 from torch.distributions.transforms import Transform
 
 from pyrolatent.capture.enumeration import enumerating, log_sum_product, sites_in_sum
-from pyrolatent.capture.grouping import grouped_log_probs, log_prob_sum
-from pyrolatent.capture.sites import (
-    Message,
-    Site,
-    SiteTable,
-    SuppliedSites,
-    is_deterministic,
-    sums_over_rows,
-)
+from pyrolatent.capture.grouping import grouped_log_probs
+from pyrolatent.capture.messages import Message, is_deterministic, log_prob_sum
+from pyrolatent.capture.sites import Site, SiteTable, SuppliedSites, sums_over_rows
 from pyrolatent.capture.supports import as_value
 from pyrolatent.distributions import as_row_distribution
 from pyrolatent.errors import ModelError
@@ -50,7 +44,7 @@ class LogJoint(SuppliedSites):
     def terms(self) -> dict[str, Tensor]:
         """The log joint without the Jacobian, `()` in nats: one term a site, one for a sum over values."""
         summed, plain = split_by_sum(self.messages)
-        terms = {name: log_prob_sum(m["fn"], m["value"], m) for name, m in plain.items()}
+        terms = {name: log_prob_sum(m) for name, m in plain.items()}
         return {**terms, SUMMED: log_sum_product(summed)} if summed else terms
 
     def plain_total(self) -> Tensor:
@@ -60,7 +54,8 @@ class LogJoint(SuppliedSites):
     def total(self) -> Tensor:
         """Return the same with every shortcut: rows by their summary, sites that look alike together."""
         summed, plain = split_by_sum(self.messages)
-        by_summary = {name: from_summary(plain[name], rows) for name, rows in self.sites.summaries.items()}
+        summaries = {name: rows for name, rows in self.sites.summaries.items() if name in plain}
+        by_summary = {name: from_summary(plain[name], rows) for name, rows in summaries.items()}
         known = {name: term for name, term in by_summary.items() if term is not None}
         terms = known | grouped_log_probs({n: m for n, m in plain.items() if n not in known})
         rest = self.log_jacobian + log_sum_product(summed) if summed else self.log_jacobian

@@ -22,6 +22,7 @@ from torch.func import grad_and_value, vmap
 
 from pyrolatent.capture.compile import Graph, capture
 from pyrolatent.capture.shim import writable
+from pyrolatent.capture.vector import stacked
 from pyrolatent.errors import ModelError
 
 Point = Callable[[Tensor], Tensor]
@@ -40,6 +41,7 @@ MASKS = "indexing with a boolean mask"
 # Rung -> why the one above it may have refused.
 CAPTURED: dict[Rung, tuple[str, ...]] = {"vmap": (), "shim": (*HARMLESS, MASKS), "points": HARMLESS}
 AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}  # relative, captured against eager
+REFUSALS = (RuntimeError, ValueError, TypeError, NotImplementedError)  # raised for code not to be captured
 MAX_POINTS = 128  # points in one vmapped run of uncaptured code
 
 
@@ -55,9 +57,9 @@ class Batched:
 
     def __call__(self, position: Tensor) -> tuple[Tensor, Tensor]:
         if self.rung == "eager":
-            return stack([eager_value_and_gradient(self.point, flat) for flat in position])
+            return stacked([eager_value_and_gradient(self.point, flat) for flat in position])
         if self.rung == "points":
-            return stack([self.graph(flat)(flat) for flat in position])
+            return stacked([self.graph(flat)(flat) for flat in position])
         return self.graph(position)(position)
 
     @property
@@ -102,7 +104,7 @@ def climb(point: Point, plain: Point, examples: Tensor) -> Batched:
         batched = Batched(point, rung, reason)
         try:
             found = batched(examples)
-        except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        except REFUSALS as error:
             reason, refusal = f"{rung}: {first_line(error)}", str(error)
             continue
         if agree(found, expected):
@@ -118,9 +120,13 @@ def is_vectorised(rung: Rung) -> bool:
 
 def agree(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> bool:
     """True where values and gradients are equal up to rounding."""
-    tolerance = AGREEMENT[expected[0].dtype]
-    pairs = zip(found, expected, strict=True)
-    return all(torch.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True) for a, b in pairs)
+    return all(close(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    """True where two tensors are equal up to rounding."""
+    tolerance = AGREEMENT[expected.dtype]
+    return torch.allclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 def map_points(function: Callable[[Any], dict[str, Tensor]], points: Any, rung: Rung) -> dict[str, Tensor]:
@@ -132,8 +138,7 @@ def map_points(function: Callable[[Any], dict[str, Tensor]], points: Any, rung: 
         return vmap(writable(function) if rung == "shim" else function, chunk_size=MAX_POINTS)(points)
     if isinstance(points, dict):
         points = [dict(zip(points, row, strict=True)) for row in zip(*points.values(), strict=True)]
-    results = [function(point) for point in points]
-    return {name: torch.stack([result[name] for result in results]) for name in results[0]}
+    return stacked([function(point) for point in points])
 
 
 def value_and_gradient(point: Point) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -153,12 +158,6 @@ def eager_value_and_gradient(point: Point, flat: Tensor) -> tuple[Tensor, Tensor
         value = point(free)
         (gradient,) = torch.autograd.grad(value, free)
     return value.detach(), gradient
-
-
-def stack(results: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return values `(B,)` and gradients `(B, D)` of single points."""
-    values, gradients = zip(*results, strict=True)
-    return torch.stack(values), torch.stack(gradients)
 
 
 def first_line(error: Exception) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
 
-from pyrolatent.capture.sites import Message, is_delta, is_enumerable
+from pyrolatent.capture.messages import Message, is_auxiliary, is_delta, is_enumerable
 from pyrolatent.errors import ModelError
 
 Messages = Mapping[str, Message]
@@ -19,7 +19,7 @@ def check_match(guide: Messages, model: Messages) -> None:
     Raises:
         ModelError: Sites are missing, unknown, observed by the model, or of another shape.
     """
-    drawn = [name for name, message in guide.items() if not message["infer"].get("is_auxiliary")]
+    drawn = [name for name, message in guide.items() if not is_auxiliary(message)]
     latent = [name for name, message in model.items() if is_open(message)]
     check_not_observed(drawn, model)
     missing = [name for name in latent if name not in drawn and not is_enumerable(model[name])]

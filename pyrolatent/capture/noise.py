@@ -1,22 +1,22 @@
 """Noise as an input of captured graphs.
 
 A graph traced from code that draws random numbers holds the drawing operations.  Those that depend
-on no input, the base noise of reparameterised sites, are taken out of it and drawn beforehand, in
-the order of the program.  So a captured function gives the numbers that its Python would under the
-same `torch.manual_seed`, whatever compiles it, and it is deterministic: `vmap` runs it at many
-noises at once.  Operations that draw given other values (a Gamma's shape, dropout of activations)
-stay where they are.
+on no input, the base noise of reparameterised sites and of dropout, are taken out of it and drawn
+beforehand, in the order of the program.  So a captured function gives the numbers that its Python
+would under the same `torch.manual_seed`, whatever compiles it, and it is deterministic: `vmap` runs
+it at many noises at once.  The first operation that draws given other values (a Gamma's shape) stays
+where it is, and so do all after it: taken out, they would be drawn before it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast, final
 
-import torch
 from torch import Tensor, fx
 from torch.func import vmap
 
 from pyrolatent.capture.compile import Graph, calls, capture, is_random
+from pyrolatent.capture.vector import stacked
 
 Source = tuple[Callable[..., Tensor], tuple[Any, ...], dict[str, Any]]
 
@@ -39,8 +39,7 @@ class NoisyGraph:
 
     def draw_many(self, number: int) -> list[Tensor]:
         """Return `number` sets of noise, each stacked `(number, ...)`."""
-        sets = [self.draw() for _ in range(number)]
-        return [torch.stack(parts) for parts in zip(*sets, strict=True)]
+        return stacked([self.draw() for _ in range(number)])
 
     @property
     def deterministic(self) -> bool:
@@ -64,12 +63,14 @@ def capture_noisy(function: Callable[..., Any], *examples: Tensor) -> NoisyGraph
 
 
 def lift(module: fx.GraphModule) -> list[Source]:
-    """Turn drawing operations of constants into inputs of `module`; return what draws them."""
+    """Turn the first drawing operations, of constants, into inputs of `module`; return what draws them."""
     sources: list[Source] = []
     last = [node for node in module.graph.nodes if node.op == "placeholder"][-1]
     for node in list(calls(module)):
-        if not is_random(node) or any(source.op != "get_attr" for source in node.all_input_nodes):
+        if not is_random(node):
             continue
+        if any(source.op != "get_attr" for source in node.all_input_nodes):
+            break
         args, kwargs = fx.node.map_arg(
             (node.args, node.kwargs), lambda kept: getattr(module, str(kept.target))
         )

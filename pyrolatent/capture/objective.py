@@ -14,7 +14,7 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor
 
-from pyrolatent.capture.ladder import AGREEMENT, first_line
+from pyrolatent.capture.ladder import REFUSALS, close, first_line
 from pyrolatent.capture.modes import FailingCholesky, ReadValues
 from pyrolatent.capture.noise import NoisyGraph, capture_noisy
 from pyrolatent.capture.parameters import Parameters
@@ -90,6 +90,7 @@ def capture_objective(
             free = flat.detach().requires_grad_()
             with parameters.at(free):
                 loss = objective(pair, data, contextlib.nullcontext(), step)
+            check_loss(loss)
             (gradient,) = torch.autograd.grad(loss, free, allow_unused=True)
         check_gradient(gradient)
         return -cholesky.guard(-loss.detach()), gradient
@@ -107,9 +108,9 @@ def capture_objective(
     try:
         noisy = capture_noisy(traced, *points[0])
         found = [seeded_call(noisy, point) for point in points]
-    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+    except REFUSALS as error:
         return ObjectiveGradient(evaluate, names, None, first_line(error))
-    if not all(close(a, b) for a, b in zip(found, expected, strict=True)):
+    if not all(agree(a, b) for a, b in zip(found, expected, strict=True)):
         again = [seeded_call(evaluate, point) for point in points]
         check_repeatable(again, expected)
         return ObjectiveGradient(evaluate, names, None, "captured numbers differ from eager ones")
@@ -123,14 +124,21 @@ def seeded_call(function: Callable[..., LossAndGradient], inputs: tuple[Tensor, 
         return function(*inputs)
 
 
-def close(found: LossAndGradient, expected: LossAndGradient) -> bool:
+def agree(found: LossAndGradient, expected: LossAndGradient) -> bool:
     """True where loss and gradient are equal up to rounding."""
-    tolerance = AGREEMENT[expected[0].dtype]
     scale = expected[1].abs().max().nan_to_num(posinf=1.0).clamp(min=1.0)
-    loss = torch.allclose(found[0], expected[0], rtol=tolerance, atol=tolerance, equal_nan=True)
-    return loss and torch.allclose(
-        found[1] / scale, expected[1] / scale, rtol=tolerance, atol=tolerance, equal_nan=True
-    )
+    return close(found[0], expected[0]) and close(found[1] / scale, expected[1] / scale)
+
+
+def check_loss(loss: Any) -> None:
+    """Refuse a loss that is no tensor `()`, or that depends on nothing."""
+    if not isinstance(loss, Tensor) or loss.shape:
+        raise ModelError(
+            "the objective does not return a scalar tensor",
+            why=f"it returned {tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__}",
+            remedy="sum the loss over rows and draws, and leave out .item()",
+        )
+    check_gradient(loss if loss.requires_grad else None)
 
 
 def check_gradient(gradient: Tensor | None) -> None:
@@ -145,7 +153,7 @@ def check_gradient(gradient: Tensor | None) -> None:
 
 def check_repeatable(again: list[LossAndGradient], expected: list[LossAndGradient]) -> None:
     """Refuse a loss that differs under the same noise."""
-    if not all(close(a, b) for a, b in zip(again, expected, strict=True)):
+    if not all(agree(a, b) for a, b in zip(again, expected, strict=True)):
         raise ModelError(
             "the loss differs from call to call under the same random numbers",
             why="something in model or guide is drawn by NumPy or Python, or changes with each call",

@@ -9,7 +9,7 @@ and a sum over processes one line each.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_map_only
 
 from pyrolatent.capture.context import model_context
 from pyrolatent.capture.sites import SiteRecorder
-from pyrolatent.capture.vector import Layout
+from pyrolatent.capture.vector import Layout, stacked
 from pyrolatent.errors import ModelError
 from pyrolatent.pair import Model
 from pyrolatent.seeds import generator, seeded
@@ -66,17 +66,22 @@ class Parameters:
     initial: Tensor = field(repr=False)
     of_module: frozenset[str]
     store: StateDict = field(repr=False)
-    constants: Sequence[tuple[Tensor, Tensor]] = field(repr=False)  # buffers, and what stands for them
+    constants: Sequence[tuple[Tensor, Tensor]] = field(repr=False)  # of modules, and what stands for them
 
     @contextlib.contextmanager
     def at(self, flat: Tensor) -> Iterator[None]:
-        """Run Pyro code with every parameter at its place in `flat (P,)`."""
+        """Run Pyro code with every parameter at its place in `flat (P,)`.
+
+        Raises:
+            ModelError: The code makes a parameter that it did not have when the parameters were read.
+        """
         leaves = self.store["params"]
         substitutes = {id(leaves[name]): part for name, part in self.layout.unpack(flat).items()}
-        substitutes |= {id(buffer): cast(value, flat.dtype, flat.device) for buffer, value in self.constants}
+        substitutes |= {id(own): cast(value, flat.dtype, flat.device) for own, value in self.constants}
         state: StateDict = {"params": dict(leaves), "constraints": dict(self.store["constraints"])}
         with pyro.get_param_store().scope(state), Substituted(substitutes):
             yield
+        check_known(set(state["params"]) - set(leaves))
 
     def constrained(self, flat: Tensor) -> dict[str, Tensor]:
         """Return each parameter `(*shape)` as the user wrote it, at `flat (P,)`."""
@@ -86,8 +91,7 @@ class Parameters:
     def learnt(self, flats: Tensor) -> dict[str, Tensor]:
         """Return the same of all refits `(R, P)`, stacked `(R, *shape)` if there are several."""
         refits = [self.constrained(flat) for flat in flats]
-        stacked = {name: torch.stack([values[name] for values in refits]) for name in refits[0]}
-        return stacked if len(refits) > 1 else refits[0]
+        return stacked(refits) if len(refits) > 1 else refits[0]
 
     def starting_at(self, values: Mapping[str, Tensor]) -> "Parameters":
         """Return the same parameters with `initial` at the constrained `values` of an earlier fit.
@@ -96,7 +100,7 @@ class Parameters:
             ModelError: The earlier fit learnt other parameters.
         """
         shapes = {name: tuple(value.shape) for name, value in values.items()}
-        expected = {name: tuple(shape) for name, shape in self.layout.shapes.items()}
+        expected = {name: tuple(value.shape) for name, value in self.constrained(self.initial).items()}
         if shapes != expected:
             raise ModelError(
                 "the fit to start from learnt other parameters",
@@ -151,7 +155,18 @@ def find_parameters(
     tensors = {name: leaves[name].detach().to(dtype=dtype, device=device) for name in names}
     initial = layout.pack(tensors) if names else torch.zeros(0, dtype=dtype, device=device)
     of_module = frozenset(name for name in names if id(leaves[name]) in modules.parameters)
-    return Parameters(layout, initial, of_module, scope, modules.constants)
+    return Parameters(layout, initial, of_module, scope, modules.constants(leaves))
+
+
+def check_known(new: Set[str]) -> None:
+    """Refuse parameters that appear late: nothing would learn them."""
+    if new:
+        raise ModelError(
+            "a parameter appears that was not there in the first run",
+            where=f"parameters {sorted(new)}",
+            why="it is made in a branch that the first run did not take",
+            remedy="call pyro.param for all parameters before the branch",
+        )
 
 
 @final
@@ -163,6 +178,7 @@ class SeenModules(TorchFunctionMode):
         self.dtype, self.device = dtype, device
         self.seen: dict[int, nn.Module] = {}
         self.buffers: dict[int, tuple[str, Tensor, Tensor, Tensor]] = {}  # name, itself, in use, before
+        self.weights: dict[int, tuple[Tensor, Tensor]] = {}  # itself, in use
 
     def __enter__(self) -> "SeenModules":
         self.handle = nn.modules.module.register_module_forward_pre_hook(self.before)
@@ -180,7 +196,9 @@ class SeenModules(TorchFunctionMode):
     def current(self, tensor: Tensor) -> Tensor:
         if id(tensor) in self.buffers:
             return self.buffers[id(tensor)][2]
-        return cast(tensor, self.dtype, self.device) if isinstance(tensor, nn.Parameter) else tensor
+        if not isinstance(tensor, nn.Parameter):
+            return tensor
+        return self.weights.setdefault(id(tensor), (tensor, cast(tensor, self.dtype, self.device)))[1]
 
     def before(self, module: nn.Module, inputs: Any) -> None:
         self.seen.setdefault(id(module), module)
@@ -194,10 +212,11 @@ class SeenModules(TorchFunctionMode):
         networks = (module for module in self.seen.values() if not isinstance(module, AutoGuide))
         return {id(parameter) for module in networks for parameter in module.parameters()}
 
-    @property
-    def constants(self) -> list[tuple[Tensor, Tensor]]:
-        """Buffers, and what stands for them in the fit."""
-        return [(buffer, used) for _, buffer, used, _ in self.buffers.values() if used is not buffer]
+    def constants(self, leaves: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Return buffers and weights that are none of the `leaves`, and what stands for them in the fit."""
+        learnt = {id(leaf) for leaf in leaves.values()}
+        frozen = [pair for key, pair in self.weights.items() if key not in learnt]
+        return [(buffer, used) for _, buffer, used, _ in self.buffers.values()] + frozen
 
     def check_unchanged(self) -> None:
         """Refuse modules with a memory: captured, it would be frozen, and the user's module changed."""

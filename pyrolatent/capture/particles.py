@@ -19,16 +19,15 @@ from pyrolatent.capture.bounds import (
     RecordedSites,
     Values,
     log_guide,
-    log_prob,
     run_plain,
     terms,
 )
 from pyrolatent.capture.elimination import Plates, eliminate
 from pyrolatent.capture.enumeration import factor_graph, plates_of
-from pyrolatent.capture.ladder import AGREEMENT
+from pyrolatent.capture.ladder import close
 from pyrolatent.capture.matching import is_open
+from pyrolatent.capture.messages import DATA_PLATE, Message, log_prob
 from pyrolatent.capture.modes import ReadsLatentError
-from pyrolatent.capture.sites import DATA_PLATE, Message
 from pyrolatent.errors import ModelError
 from pyrolatent.pair import FunctionPair, Model, Pair
 
@@ -151,9 +150,3 @@ def particle(side_by_side: Messages, alone: Messages, index: int) -> Values:
     """Return the values of one of several particles, in the shapes that one alone has."""
     free = {name: message for name, message in side_by_side.items() if is_open(message)}
     return {n: m["value"][index].reshape(alone[n]["value"].shape) for n, m in free.items()}
-
-
-def close(found: Tensor, expected: Tensor) -> bool:
-    """True where two tensors are equal up to rounding."""
-    tolerance = AGREEMENT[expected.dtype]
-    return torch.allclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True)

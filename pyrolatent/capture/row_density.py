@@ -18,10 +18,11 @@ from pyrolatent.capture.compile import Graph, capture
 from pyrolatent.capture.density import LogDensity
 from pyrolatent.capture.enumeration import log_sum_product
 from pyrolatent.capture.joint import evaluate
-from pyrolatent.capture.ladder import AGREEMENT
+from pyrolatent.capture.ladder import close
+from pyrolatent.capture.messages import DATA_PLATE, is_deterministic
 from pyrolatent.capture.modes import FailingCholesky
-from pyrolatent.capture.sites import DATA_PLATE, SiteTable, is_deterministic
-from pyrolatent.capture.vector import Layout
+from pyrolatent.capture.sites import SiteTable
+from pyrolatent.capture.vector import Layout, stacked
 from pyrolatent.errors import ModelError
 
 Evaluated = tuple[Tensor, Tensor]
@@ -51,8 +52,7 @@ class RowDensity:
         """Return log densities `(B, N)` and gradients `(B, N, D)` at `position (B, N, D)`."""
         with self.joint.context():
             if self.joint.rung != "vmap":
-                values, gradients = zip(*(self.evaluate_plainly(point) for point in position), strict=True)
-                return torch.stack(values), torch.stack(gradients)
+                return stacked([self.evaluate_plainly(point) for point in position])
             if len(position) not in self.graphs:
                 self.graphs[len(position)] = capture(vmap(self.evaluate), position)
             return self.graphs[len(position)](position)
@@ -134,8 +134,7 @@ def check_independent(rows: RowDensity) -> None:
     moved = torch.cat([position[:1] + 0.5, position[1:]])
     with rows.joint.context(), torch.no_grad():
         before, after = rows.log_density(position), rows.log_density(moved)
-    tolerance = AGREEMENT[rows.joint.dtype]
-    if not torch.allclose(before[1:], after[1:], rtol=tolerance, atol=tolerance, equal_nan=True):
+    if not close(after[1:], before[1:]):
         raise ModelError(
             "the rows of the model depend on each other",
             why="other densities changed when the latents of the first row did",

@@ -7,27 +7,35 @@ over all of them (`enumeration`).
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
-import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
-from pyrolatent.capture.supports import Message as Message
+from pyrolatent.capture.messages import (
+    DATA_PLATE,
+    Message,
+    batch_dims,
+    check_new_name,
+    in_data_plate,
+    is_deterministic,
+    is_enumerable,
+    is_factor,
+    is_latent,
+    is_observation,
+    sum_all,
+)
 from pyrolatent.capture.supports import check_in_plates, check_support, transform_of, values_of
 from pyrolatent.capture.vector import Layout
 from pyrolatent.distributions import as_row_distribution
 from pyrolatent.errors import ModelError
 
-DATA_PLATE = "data"
 START_RADIUS = 1.0
-
-WRAPPERS = (dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)
 
 
 @dataclass(frozen=True)
@@ -54,51 +62,10 @@ class SiteTable:
     discrete: Mapping[str, Site] = field(default_factory=dict)  # latents that are summed out
     max_plate_nesting: int = 0  # dimensions of batches; values of discrete sites lie to their left
 
-
-def sum_all(terms: Tensor) -> Tensor:
-    """Return the sum `()`; a scalar needs no operation in the graph."""
-    return terms.sum() if terms.ndim else terms
-
-
-def is_deterministic(message: Message) -> bool:
-    """True for `pyro.deterministic`, and for what a reparameterisation leaves of a site."""
-    masked = isinstance(message["fn"], dist.MaskedDistribution) and is_delta(message["fn"])
-    return bool(message["infer"].get("_deterministic")) or (message["is_observed"] and masked)
-
-
-def is_delta(fn: Any) -> bool:
-    """True for a point mass, also behind `to_event`, `mask` and `expand`."""
-    while isinstance(fn, WRAPPERS):
-        fn = fn.base_dist
-    return isinstance(fn, dist.Delta)
-
-
-def is_factor(message: Message) -> bool:
-    """True for `pyro.factor`."""
-    return isinstance(message["fn"], dist.Unit)
-
-
-def is_observation(message: Message) -> bool:
-    """True for a site with data: observed, and neither a deterministic nor a factor."""
-    fixed = is_deterministic(message) or is_factor(message) or site_is_subsample(message)
-    return bool(message["is_observed"]) and not fixed
-
-
-def is_latent(message: Message) -> bool:
-    """True for sites whose value a method supplies; a Delta fixes its own."""
-    given = message["is_observed"] or site_is_subsample(message) or message["done"]
-    return not given and not is_delta(message["fn"])
-
-
-def is_enumerable(message: Message) -> bool:
-    """True for a discrete latent site whose values can be listed, so that they can be summed over."""
-    fn, given = message["fn"], message["is_observed"] or site_is_subsample(message)
-    return not given and not is_delta(fn) and fn.has_enumerate_support and fn.support.is_discrete
-
-
-def in_data_plate(message: Message) -> bool:
-    """True for a site whose rows are observations."""
-    return any(frame.name == DATA_PLATE for frame in message["cond_indep_stack"])
+    @property
+    def row_latents(self) -> list[str]:
+        """Latents that each row of the data has of its own."""
+        return [name for name, site in self.latents.items() if DATA_PLATE in site.plates]
 
 
 class SuppliedSites(Messenger):
@@ -138,6 +105,12 @@ class SuppliedSites(Messenger):
         self.log_jacobians[message["name"]] = transform.log_abs_det_jacobian(free, message["value"])
 
 
+def random_start(shape: Sequence[int], random: torch.Generator, dtype: torch.dtype | None = None) -> Tensor:
+    """Return free numbers at which a run or a chain may begin, uniform around 0."""
+    uniform = torch.rand(shape, generator=random, dtype=dtype, device=random.device)
+    return START_RADIUS * (2 * uniform - 1)
+
+
 @final
 class SiteRecorder(SuppliedSites):
     """Supplies random starts and records every site that passes."""
@@ -150,8 +123,7 @@ class SiteRecorder(SuppliedSites):
         self.parameters: list[str] = []
 
     def free_value(self, name: str, transform: Transform, shape: torch.Size) -> Tensor:
-        uniform = torch.rand(transform.inverse_shape(shape), generator=self.random, device=self.random.device)
-        self.free[name] = START_RADIUS * (2 * uniform - 1)
+        self.free[name] = random_start(transform.inverse_shape(shape), self.random)
         return self.free[name]
 
     def discrete_value(self, message: Message) -> Tensor:
@@ -165,10 +137,7 @@ class SiteRecorder(SuppliedSites):
             return
         if is_observation(message) and not any(is_enumerable(other) for other in self.messages.values()):
             check_support(message)  # else it may fit other values of a discrete site: `check_enumerable` sees
-        if message["name"] in self.messages:
-            raise ModelError(
-                "two sites share one name", where=f"site {message['name']!r}", remedy="rename one"
-            )
+        check_new_name(message, self.messages)
         self.messages[message["name"]] = message.copy()
 
     def _pyro_post_param(self, message: Message) -> None:
@@ -245,17 +214,6 @@ def data_rows(messages: Mapping[str, Message]) -> int | None:
     """Return the size of the data plate, if there is one."""
     frames = (frame for message in messages.values() for frame in message["cond_indep_stack"])
     return next((frame.size for frame in frames if frame.name == DATA_PLATE), None)
-
-
-def batch_dims(messages: Mapping[str, Message]) -> int:
-    """Return the number of dimensions that plates, and batches without one, take up."""
-    depths = [0]
-    for message in messages.values():
-        fn, value = message["fn"], message["value"]
-        depths += [-frame.dim for frame in message["cond_indep_stack"] if frame.vectorized]
-        depths += [len(fn.batch_shape)]
-        depths += [value.ndim - fn.event_dim] if isinstance(value, Tensor) else []
-    return max(depths)
 
 
 def summarise(messages: Mapping[str, Message]) -> dict[str, Any]:

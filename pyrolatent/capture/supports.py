@@ -1,18 +1,16 @@
 """What values a site can take, as its support is now: free numbers mapped onto it, lists, checks."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
+from pyrolatent.capture.messages import Message
 from pyrolatent.distributions import RowDistribution
 from pyrolatent.errors import DataError, ModelError
 from pyrolatent.transforms import transform_to_constraint
-
-Message = Any  # pyro.poutine.runtime.Message, a TypedDict whose entries are optional
 
 
 def transform_of(message: Message) -> Transform:

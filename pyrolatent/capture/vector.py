@@ -1,11 +1,15 @@
-"""Flat vectors and the named tensors in them."""
+"""Flat vectors and the named tensors in them; results of single runs as one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -33,3 +37,9 @@ class Layout:
     def pack(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return the flat vector `(size,)` of `tensors`; the inverse of `unpack`."""
         return torch.cat([tensors[name].reshape(-1) for name in self.names])
+
+
+def stacked(results: Sequence[Result]) -> Result:
+    """Return S results of one structure, dictionaries or sequences of tensors, as one of `(S, ...)` each."""
+    one: Result = tree_map(lambda *parts: torch.stack(parts), *results)
+    return one

@@ -9,9 +9,10 @@ were learnt have no posterior here, and latents of rows that networks make have 
 import torch
 
 from pyrolatent.capture.parameters import find_parameters
-from pyrolatent.capture.sites import DATA_PLATE, SiteTable
+from pyrolatent.capture.sites import SiteTable
 from pyrolatent.errors import ModelError
 from pyrolatent.infer.guide_proposal import GuideProposal, checked
+from pyrolatent.infer.guides import is_amortised
 from pyrolatent.infer.learner import Learner
 from pyrolatent.infer.points import capture_points
 from pyrolatent.infer.proposal import log_ratios
@@ -43,7 +44,7 @@ def guide_weights(problem: Problem, learner: Learner, sites: SiteTable, flat: to
 
 def judged(problem: Problem, sites: SiteTable) -> bool:
     """True where the guide stands for the posterior of all unknowns."""
-    by_row = problem.pair.guide is not None and any(DATA_PLATE in s.plates for s in sites.latents.values())
+    by_row = is_amortised(problem.pair) and bool(sites.row_latents)
     model, data = problem.pair.model, problem.data
     learnt = find_parameters([model], data, seed=problem.seed, dtype=problem.dtype, device=problem.device)
     return 0 < sites.layout.size <= MAX_DENSE and not by_row and not learnt.layout.size

@@ -1,6 +1,6 @@
 """Draws from a trained guide, as captured graphs over many noises at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,18 +10,20 @@ from pyrolatent.capture.bounds import guide_of, recorded, terms
 from pyrolatent.capture.conditioned import Conditioned
 from pyrolatent.capture.discrete import draw_sites
 from pyrolatent.capture.enumeration import enumerating
-from pyrolatent.capture.ladder import MAX_POINTS
+from pyrolatent.capture.ladder import MAX_POINTS, REFUSALS
+from pyrolatent.capture.messages import DATA_PLATE
 from pyrolatent.capture.noise import NoisyGraph, capture_noisy
 from pyrolatent.capture.parameters import Parameters
-from pyrolatent.capture.sites import DATA_PLATE, SiteTable
+from pyrolatent.capture.sites import SiteTable
+from pyrolatent.capture.vector import stacked
 from pyrolatent.pair import Pair
 
 
 def drawn_sites(sites: SiteTable, *, amortised: bool) -> list[str]:
     """Return the sites that a fit keeps draws of: those of single rows only where no network makes them."""
     known = {**sites.latents, **sites.discrete, **sites.deterministics}
-    by_row = any(DATA_PLATE in site.plates for site in sites.latents.values())
-    return [n for n, site in known.items() if not (amortised and by_row and DATA_PLATE in site.plates)]
+    left_out = amortised and bool(sites.row_latents)
+    return [name for name, site in known.items() if not (left_out and DATA_PLATE in site.plates)]
 
 
 def draw_guide(
@@ -57,12 +59,20 @@ def draw_guide(
             # a parameter that is a site's value, as in AutoDelta, passes a torch function here
             return [run.messages[name]["value"].clone() for name in names]
 
+    of_refits = stacked(repeated(draw, flat, number))
+    return {name: draws.cpu() for name, draws in zip(names, of_refits, strict=True)}
+
+
+def repeated(draw: Callable[[Tensor], list[Tensor]], flats: Tensor, number: int) -> list[list[Tensor]]:
+    """Return `number` results of `draw`, `(number, ...)` each, at each of parameters `(R, P)`.
+
+    They come from a captured graph where `draw` can be captured.
+    """
     try:
-        noisy = capture_noisy(draw, flat[0])
-        parts = [many(noisy, values, number) for values in flat]
-    except (RuntimeError, ValueError, TypeError, NotImplementedError):
-        parts = [stack([draw(values) for _ in range(number)]) for values in flat]
-    return {name: torch.stack([part[i] for part in parts]).cpu() for i, name in enumerate(names)}
+        noisy = capture_noisy(draw, flats[0])
+        return [many(noisy, flat, number) for flat in flats]
+    except REFUSALS:
+        return [stacked([draw(flat) for _ in range(number)]) for flat in flats]
 
 
 def discrete_draws(
@@ -78,13 +88,8 @@ def discrete_draws(
 def many(noisy: NoisyGraph, flat: Tensor, number: int) -> list[Tensor]:
     """Return `number` draws of each site `(number, *site)` at parameters `(P,)`."""
     if not noisy.sources or not noisy.deterministic:
-        return stack([noisy(flat) for _ in range(number)])
+        return stacked([noisy(flat) for _ in range(number)])
     size = min(MAX_POINTS, number)
     chunk = noisy.mapped((True,), flat, *noisy.draw_many(size))
     chunks = [chunk(flat, *noisy.draw_many(size)) for _ in range(-(-number // size))]
     return [torch.cat(parts)[:number] for parts in zip(*chunks, strict=True)]
-
-
-def stack(draws: list[list[Tensor]]) -> list[Tensor]:
-    """Return single draws as one tensor for each site."""
-    return [torch.stack(parts) for parts in zip(*draws, strict=True)]

@@ -1,21 +1,19 @@
 """A guide as a proposal: its draws, weighed by its own log-probability."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import final
 
 import torch
 from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
 
-from pyrolatent.capture.bounds import log_prob, recorded, run_pair, terms
+from pyrolatent.capture.bounds import recorded, run_pair, terms
 from pyrolatent.capture.density import LogDensity
-from pyrolatent.capture.noise import capture_noisy
+from pyrolatent.capture.messages import is_auxiliary, log_prob_sum
 from pyrolatent.capture.parameters import Parameters, find_parameters
-from pyrolatent.capture.sites import sum_all
 from pyrolatent.capture.unconstrain import unconstrain_with_jacobian
 from pyrolatent.errors import ModelError
-from pyrolatent.infer.guide_draws import many, stack
+from pyrolatent.infer.guide_draws import repeated
 from pyrolatent.infer.guides import is_autoguide
 from pyrolatent.infer.proposal import Draws, Proposal
 from pyrolatent.pair import FunctionPair, Model
@@ -42,7 +40,7 @@ class GuideProposal(Proposal):
         """
         names = self.density.sites.layout.names
         with seeded(self.seed, "guide"):
-            *values, log_probs = self.repeated(num_draws)
+            *values, log_probs = repeated(self.once, self.flat[None], num_draws)[0]
         samples = dict(zip(names, values, strict=True))
         position, log_jacobian = unconstrain_with_jacobian(self.density, samples)
         points = [name for name, value in samples.items() if (value == value[:1]).all()]
@@ -54,18 +52,11 @@ class GuideProposal(Proposal):
             )
         return Draws(position, log_probs + log_jacobian)
 
-    def repeated(self, number: int) -> list[Tensor]:
-        """Return `number` draws of each latent site `(number, *site)`, and their log-probabilities."""
-        try:
-            return many(capture_noisy(self.once, self.flat), self.flat, number)
-        except (RuntimeError, ValueError, TypeError, NotImplementedError):
-            return stack([self.once(self.flat) for _ in range(number)])
-
     def once(self, flat: Tensor) -> list[Tensor]:
         """Return one draw of each latent site, and the log-probability `()` of all in nats."""
         with self.parameters.at(flat):
             drawn = terms(recorded(self.guide, self.density.data))
-            total = sum(sum_all(log_prob(message, message["scale"])) for message in drawn.values())
+            total = sum(log_prob_sum(message) for message in drawn.values())
         values = [drawn[name]["value"].clone() for name in self.density.sites.layout.names]
         return [*values, torch.as_tensor(total)]
 
@@ -119,8 +110,3 @@ def checked(proposal: GuideProposal) -> GuideProposal:
             remedy="leave discrete sites out of the guide: they are summed out",
         )
     return proposal
-
-
-def is_auxiliary(message: Mapping[str, Any]) -> bool:
-    """True for a site of the guide that helps to draw others and is none of the model's."""
-    return bool(message["infer"].get("is_auxiliary"))

@@ -10,7 +10,8 @@ import torch
 from pyro.infer.autoguide import AutoGuide, AutoMultivariateNormal, AutoNormal
 from torch import Tensor
 
-from pyrolatent.capture.sites import DATA_PLATE, START_RADIUS, Message, SiteTable, is_latent
+from pyrolatent.capture.messages import Message, is_latent
+from pyrolatent.capture.sites import SiteTable, random_start
 from pyrolatent.capture.supports import transform_of
 from pyrolatent.errors import ModelError
 from pyrolatent.pair import FunctionPair, Pair
@@ -53,14 +54,19 @@ def is_autoguide(guide: Any) -> bool:
     return isinstance(made, type) and issubclass(made, AutoGuide)
 
 
+def is_amortised(pair: Pair) -> bool:
+    """True where the user's own guide makes latents, those of rows from the rows."""
+    return pair.guide is not None and not is_autoguide(pair.guide)
+
+
 def check_no_local_autoguide(pair: Pair, sites: SiteTable) -> None:
     """Refuse to divide rows whose latents have a parameter each.
 
     Raises:
         ModelError: With the sites.
     """
-    local = [name for name, site in sites.latents.items() if DATA_PLATE in site.plates]
-    if local and (pair.guide is None or is_autoguide(pair.guide)):
+    local = sites.row_latents
+    if local and not is_amortised(pair):
         raise ModelError(
             "the rows have latents that an autoguide cannot make for batches of rows",
             where=f"latents of rows {local}",
@@ -87,7 +93,7 @@ def starting_value(random: torch.Generator) -> Callable[[Message], Tensor]:
     def start(message: Message) -> Tensor:
         transform = transform_of(message)
         shape = transform.inverse_shape(message["fn"].shape())
-        return transform(START_RADIUS * (2 * torch.rand(shape, generator=random, device=random.device) - 1))
+        return transform(random_start(shape, random))
 
     return start
 

@@ -12,7 +12,7 @@ from pyrolatent.capture.bounds import check_guide
 from pyrolatent.capture.objective import Loss, ObjectiveGradient, capture_objective
 from pyrolatent.capture.parameters import Parameters, find_parameters
 from pyrolatent.capture.sites import SiteTable
-from pyrolatent.errors import ModelError
+from pyrolatent.errors import ArgumentError, ModelError
 from pyrolatent.infer.guides import check_no_local_autoguide, with_guide
 from pyrolatent.infer.rows import RowData, batches, check_batches, scaled, split_rows
 from pyrolatent.objectives import Objective
@@ -52,6 +52,11 @@ class Learner:
     @property
     def num_refits(self) -> int:
         return len(self.train)
+
+    @property
+    def start(self) -> Tensor:
+        """The parameters of all refits before the first step `(R, P)`."""
+        return self.parameters.initial.repeat(self.num_refits, 1)
 
     def check(self, objective: Loss) -> None:
         """Refuse a pair for which one of our objectives has no meaning.
@@ -150,10 +155,20 @@ def prepare(
 def split(
     problem: Problem, num_rows: int, validation_fraction: float, num_refits: int
 ) -> tuple[Tensor, Tensor]:
-    """Return positions to learn from `(R, M)` and to watch `(N - M,)`."""
+    """Return positions to learn from `(R, M)` and to watch `(N - M,)`.
+
+    Raises:
+        ArgumentError: There would be none of one kind.
+    """
     random = generator(problem.seed, "rows", device=problem.device)
     order = torch.randperm(num_rows, generator=random, device=problem.device)
     num_held = round(validation_fraction * num_rows)
+    if num_rows and validation_fraction and not 0 < num_held < num_rows:
+        raise ArgumentError(
+            "validation_fraction leaves no rows to learn from, or none to watch",
+            why=f"{validation_fraction} of {num_rows} rows are {num_held}",
+            remedy="choose it closer to one half, or leave it out",
+        )
     train = order[num_held:].sort().values
     if num_refits == 1:
         return (train if num_rows else order.new_zeros(1))[None], order[:num_held]

@@ -12,7 +12,8 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyrolatent.capture.sites import Message, SiteTable, in_data_plate
+from pyrolatent.capture.messages import DATA_PLATE, Message, in_data_plate
+from pyrolatent.capture.sites import SiteTable
 from pyrolatent.errors import ModelError
 from pyrolatent.pair import FunctionPair, Model, Pair
 
@@ -83,12 +84,12 @@ def scaled(pair: Pair, scale: float) -> Pair:
 
 
 def check_batches(pair: Pair, data: RowData, sites: SiteTable, batch_size: int) -> None:
-    """Run the model on `batch_size` rows and refuse one whose plate does not follow the rows.
+    """Run model and guide on fewer rows and refuse those whose plate does not follow the rows.
 
     Raises:
         ModelError: An observed site stands outside of the data plate, or the plate keeps its size.
     """
-    outside = [name for name, site in sites.observed.items() if "data" not in site.plates]
+    outside = [name for name, site in sites.observed.items() if DATA_PLATE not in site.plates]
     if outside or not data.rows:
         raise ModelError(
             "batch_size needs every observation in plate 'data'",
@@ -96,20 +97,30 @@ def check_batches(pair: Pair, data: RowData, sites: SiteTable, batch_size: int) 
             why="what stands outside of it cannot be divided into batches",
             remedy="observe it inside `with pyro.plate('data', len(x))`, or leave batch_size out",
         )
-    index = torch.arange(batch_size, device=next(iter(data.rows.values())).device)
-    sizes: set[int] = set()
+    size = max(1, min(batch_size, data.num_rows - 1))
+    check_size("model", pair.model, data, size)
+    if pair.guide is not None:
+        check_size("guide", pair.guide, data, size)
+
+
+def check_size(part: str, program: Model, data: RowData, size: int) -> None:
+    """Refuse a program whose plate does not have the `size` of its rows; a guide may have none."""
+    index = torch.arange(size, device=next(iter(data.rows.values())).device)
+    sizes: set[int] | None = None
     try:
-        trace = pyro.poutine.trace(pair.model).get_trace(**data.constants, **data.take(index))
+        trace = pyro.poutine.trace(program).get_trace(**data.constants, **data.take(index))
         nodes = trace.nodes.values()
         frames = [frame for node in nodes if node["type"] == "sample" for frame in node["cond_indep_stack"]]
-        sizes = {frame.size for frame in frames if frame.name == "data"}
-        why = f"with {batch_size} rows its size is {sorted(sizes)}"
+        sizes = {frame.size for frame in frames if frame.name == DATA_PLATE}
+        why = f"with {size} rows its size is {sorted(sizes)}"
     except (RuntimeError, ValueError, IndexError) as error:
-        why = f"with {batch_size} rows the model fails: {error}"
-    if sizes != {batch_size}:
-        raise ModelError(
-            "the size of plate 'data' does not follow the rows that the model is given",
-            where="plate 'data'",
-            why=why,
-            remedy="write pyro.plate('data', len(x)) with x an argument of the model",
-        )
+        why = f"with {size} rows the {part} fails: {error}"
+    if sizes == {size} or (part == "guide" and sizes == set()):
+        return
+    raise ModelError(
+        f"the size of plate 'data' does not follow the rows that the {part} is given",
+        where="plate 'data'",
+        why=why,
+        remedy=f"write pyro.plate('data', len(x)) with x an argument of the {part}, and make what belongs "
+        "to single rows from the rows; or leave out batch_size, validation_fraction and num_refits",
+    )

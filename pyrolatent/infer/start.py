@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyrolatent.capture.density import LogDensity, capture_density
 from pyrolatent.capture.parameters import Parameters
-from pyrolatent.capture.sites import START_RADIUS
+from pyrolatent.capture.sites import random_start
 from pyrolatent.capture.unconstrain import unconstrain
 from pyrolatent.errors import ModelError
 from pyrolatent.kernels.adaptation import MAX_DENSE, hessians, laplace, pooled_covariance
@@ -40,27 +40,21 @@ def starting_points(
     Raises:
         ModelError: No finite density in 100 attempts; lists each site's log-probability.
     """
-    position = uniform(density, num_chains // superchain_size, random)
+    shape = (num_chains // superchain_size, density.dim)
+    position = random_start(shape, random, density.dtype)
     for _ in range(ATTEMPTS):
         value, gradient = evaluate(position.repeat_interleave(superchain_size, 0))
         finite = (value.isfinite() & gradient.isfinite().all(-1))[::superchain_size]
         if finite.all():
             return position.repeat_interleave(superchain_size, 0)
         failed = position[~finite][0]
-        position = torch.where(finite[:, None], position, uniform(density, len(position), random))
+        position = torch.where(finite[:, None], position, random_start(shape, random, density.dtype))
     raise ModelError(
         "the density of the model is not finite at the start",
         where=f"{ATTEMPTS} random starts",
         why=f"log-probabilities at the last: {listed(density, failed)}{missing_values(density)}",
         remedy="look at the sites that are not finite: their data, their scale, their support",
     )
-
-
-def uniform(density: LogDensity, num_points: int, random: torch.Generator) -> Tensor:
-    """Return random points `(num_points, D)`."""
-    shape = (num_points, density.dim)
-    unit = torch.rand(shape, generator=random, dtype=density.dtype, device=density.device)
-    return START_RADIUS * (2 * unit - 1)
 
 
 def listed(density: LogDensity, position: Tensor) -> str:

@@ -22,10 +22,20 @@ from pyrolatent.infer import speed
 from pyrolatent.infer.clock import Clock
 from pyrolatent.infer.fidelity import guide_weights
 from pyrolatent.infer.guide_draws import draw_guide, drawn_sites
+from pyrolatent.infer.guides import is_amortised
 from pyrolatent.infer.learner import Learner, blamed, prepare
 from pyrolatent.infer.method import Method, check_least
 from pyrolatent.infer.progress import progress_bar
-from pyrolatent.infer.training import Schedule, Trained, eager_step, step_graph, train
+from pyrolatent.infer.training import (
+    Schedule,
+    Step,
+    Trained,
+    check_optimizer,
+    eager_step,
+    step_graph,
+    train,
+    with_noise,
+)
 from pyrolatent.objectives import elbo
 from pyrolatent.psis import reliable_k
 from pyrolatent.result import Compile, Fit, Problem, Weights
@@ -87,34 +97,23 @@ class SVI(Method):
     def run(self, problem: Problem) -> Fit:
         clock = Clock()
         with model_context(problem.dtype, problem.device), seeded(problem.seed, "svi"), torch.no_grad():
+            check_optimizer(self.schedule, torch.zeros(1, 1, requires_grad=True))
             sites = read(problem)
             learner = prepare(problem, sites, self.batch_size, self.validation_fraction, self.num_refits)
             learner.check(self.objective)
-            gradient = learner.gradient(self.objective)
-            flat, draw = learner.parameters.initial.repeat(self.num_refits, 1), learner.noise(gradient)
-            example = [flat, flat.new_zeros(len(flat)), flat.new_zeros(()), *next(learner.stream()), *draw()]
-            graph = step_graph(gradient, example)
-            clock.lap("capture")
-            graph = compiled(graph, example, self.num_steps, problem.compile)
-            clock.lap("compilation")
-            trained = self.trained(problem, learner, graph or eager_step(gradient), flat, draw)
+            step, info = self.step(problem, learner, clock)
+            trained = self.trained(problem, learner, step)
             clock.lap("training")
-            names = drawn_sites(sites, amortised=problem.pair.guide is not None)
+            names = drawn_sites(sites, amortised=is_amortised(problem.pair))
             pair, parameters = learner.pair, learner.parameters
-            params = {name: value.cpu() for name, value in parameters.learnt(trained.flat).items()}
             samples = draw_guide(pair, parameters, trained.flat, problem.data, sites, names, self.num_draws)
             clock.lap("draws")
             weights = guide_weights(problem, learner, sites, trained.flat[0])
             warnings = (*failure(trained, learner, problem), *unfinished(trained), *distant(weights))
             clock.lap("diagnostics")
-        info = {
-            "rung": "vmap" if graph else "eager",
-            "reason": gradient.reason,
-            "num_ops": graph.num_ops if graph else None,
-            "compiled": graph.compiled if graph else False,
+        info |= {
             "steps": trained.train.shape[1],
             "draw_shape": (self.num_refits, self.num_draws),
-            "parameters": {name: list(shape) for name, shape in parameters.layout.shapes.items()},
             "seconds": clock.seconds,
         }
         return Fit(
@@ -128,18 +127,38 @@ class SVI(Method):
             info,
             weights=weights,
             losses={"train": trained.train.cpu(), "validation": trained.validation.cpu()},
-            params=params,
+            params={name: value.cpu() for name, value in parameters.learnt(trained.flat).items()},
             state={"parameters": trained.flat},
             parameters=parameters,
             guide=pair.guide,
         )
 
-    def trained(self, problem: Problem, learner: Learner, step: Any, flat: Any, draw: Any) -> Trained:
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.num_steps, self.lr, self.patience, self.optimizer)
+
+    def step(self, problem: Problem, learner: Learner, clock: Clock) -> tuple[Step, dict[str, Any]]:
+        """Return the step of all refits, captured and compiled where that is possible, and how it runs."""
+        gradient = learner.gradient(self.objective)
+        flat, draw = learner.start, learner.noise(gradient)
+        example = [flat, flat.new_zeros(len(flat)), flat.new_zeros(()), *next(learner.stream()), *draw()]
+        graph = step_graph(gradient, example)
+        clock.lap("capture")
+        graph = compiled(graph, example, self.num_steps, problem.compile)
+        clock.lap("compilation")
+        info = {
+            "rung": "vmap" if graph else "eager",
+            "reason": gradient.reason,
+            "num_ops": graph.num_ops if graph else None,
+            "compiled": graph.compiled if graph else False,
+        }
+        return with_noise(graph, draw) if graph else eager_step(gradient), info
+
+    def trained(self, problem: Problem, learner: Learner, step: Step) -> Trained:
         """Run the loop under one progress bar."""
-        schedule = Schedule(self.num_steps, self.lr, self.patience, self.optimizer)
         validate = learner.validation(self.objective, self.num_steps)
         with progress_bar(self.num_steps, wanted=problem.progress) as bar:
-            return train(step, flat, learner.stream(), draw, schedule, validate, bar)
+            return train(step, learner.start, learner.stream(), self.schedule, validate, bar)
 
 
 def read(problem: Problem) -> SiteTable:

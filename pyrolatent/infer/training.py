@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from pyrolatent.capture.compile import Graph, capture
 from pyrolatent.capture.objective import ObjectiveGradient
+from pyrolatent.errors import ArgumentError
 
 CHECKS = 100
 CLIP = 10.0  # times the typical norm, beyond which a gradient is shortened
@@ -25,8 +26,8 @@ MEMORY = 0.95  # of the typical norm, from step to step
 SMOOTHING = 0.7  # of the loss, from check to check
 WARM_UP = 0.05  # part of the steps over which the learning rate rises
 
-# Parameters (R, P), typical norms (R,), step (), rows (R, B, ...) each and noise, to losses (R,), gradients
-# (R, P) and typical norms (R,).
+# Parameters (R, P), typical norms (R,), step () and rows (R, B, ...) each, to losses (R,), gradients (R, P)
+# and typical norms (R,).
 Step = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
@@ -86,6 +87,11 @@ def step_graph(gradient: ObjectiveGradient, inputs: list[Tensor]) -> Graph | Non
     return capture(vmap(one, in_dims=axes, randomness="different"), *inputs)
 
 
+def with_noise(graph: Graph, draw: Callable[[], list[Tensor]]) -> Step:
+    """Return the step that draws its noise before it runs the graph."""
+    return lambda *inputs: graph(*inputs, *draw())
+
+
 def eager_step(gradient: ObjectiveGradient) -> Step:
     """Return the step of all refits, one after the other in plain Pyro."""
 
@@ -123,7 +129,6 @@ def train(
     step: Step,
     flat: Tensor,
     batches: Iterator[list[Tensor]],
-    draw: Callable[[], list[Tensor]],
     schedule: Schedule,
     validate: Callable[[Tensor], Tensor] | None,
     bar: "tqdm[None]",
@@ -134,7 +139,6 @@ def train(
         step: Loss, gradient and typical norm of all refits.
         flat: Where to begin.
         batches: Yields the rows of each step.
-        draw: Returns the noise of a step.
         schedule: Steps, learning rate, patience and optimiser.
         validate: From parameters `(R, P)` to the loss of held-out rows `(R,)`.
         bar: Progress.
@@ -149,7 +153,7 @@ def train(
     held_out: list[Tensor] = []
     for index in range(num_steps):
         now = free.detach()
-        loss, free.grad, typical = step(now, typical, flat.new_tensor(index), *next(batches), *draw())
+        loss, free.grad, typical = step(now, typical, flat.new_tensor(index), *next(batches))
         losses[:, index] = loss
         for group in optimizer.param_groups:
             group["lr"] = schedule.lr * rate(index, num_steps)
@@ -172,8 +176,28 @@ def train(
 
 def made(schedule: Schedule, free: Tensor) -> torch.optim.Optimizer:
     """Return the optimiser of `free (R, P)`, in one kernel where it comes with one."""
-    fused = {"fused": True} if "fused" in inspect.signature(schedule.optimizer).parameters else {}
+    options = inspect.signature(schedule.optimizer).parameters
+    unset = all(options[name].default is None for name in ("fused", "foreach") if name in options)
+    fused = {"fused": True} if "fused" in options and unset else {}
     return schedule.optimizer([free], lr=schedule.lr, **fused)
+
+
+def check_optimizer(schedule: Schedule, free: Tensor) -> None:
+    """Try one step of no length from `free (R, P)`.
+
+    Raises:
+        ArgumentError: The optimiser cannot be made, or does not step along a given gradient.
+    """
+    try:
+        free.grad = torch.zeros_like(free)
+        made(schedule, free).step()
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise ArgumentError(
+            "the optimizer takes no gradient steps",
+            why=f"{schedule.optimizer}: {error}",
+            remedy="pass a class such as torch.optim.Adam or a functools.partial of one, which is called as "
+            "optimizer([flat], lr=lr) and steps without evaluating the loss again",
+        ) from error
 
 
 def failing(block: Tensor, flat: Tensor) -> Tensor:
