@@ -6,6 +6,7 @@ pairs whose sites are written over the columns of a `Schema`.
 """
 
 import abc
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -97,15 +98,28 @@ def arguments_of(model: Model) -> list[inspect.Parameter]:
 
 
 def check_arguments(pair: Pair, data: Mapping[str, Any]) -> None:
-    """Check that `data` names exactly the arguments that the model takes.
+    """Check that `data` names exactly the arguments that the model takes, and its guide.
 
     Raises:
         ModelError: An argument without default is missing, or an entry fits no argument.
     """
-    parameters = arguments_of(pair.model)
+    check_takes("model", pair.model, data)
+    guide = pair.guide
+    made = guide.func if isinstance(guide, functools.partial) else guide
+    if guide is not None and not isinstance(made, type):  # a class of autoguides takes the model
+        check_takes("guide", guide, data)
+
+
+def check_takes(role: str, program: Model, data: Mapping[str, Any]) -> None:
+    """Check that `data` names exactly the arguments of the model or the guide.
+
+    Raises:
+        ModelError: An argument without default is missing, or an entry fits no argument.
+    """
+    parameters = arguments_of(program)
     if any(p.kind is p.POSITIONAL_ONLY for p in parameters):
         raise ModelError(
-            "the model has positional-only arguments", remedy="name them: it is called as model(**data)"
+            f"the {role} has positional-only arguments", remedy=f"name them: it is called as {role}(**data)"
         )
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     missing = [p.name for p in named if p.default is p.empty and p.name not in data]
@@ -113,8 +127,8 @@ def check_arguments(pair: Pair, data: Mapping[str, Any]) -> None:
     unknown = [] if takes_any else [name for name in data if name not in {p.name for p in named}]
     if missing or unknown:
         raise ModelError(
-            "the model's arguments and the data do not match",
-            why=f"missing in the data: {missing}; unknown to the model: {unknown}; "
-            f"the model takes {[p.name for p in named]}; the data hold {list(data)}",
+            f"the {role}'s arguments and the data do not match",
+            why=f"missing in the data: {missing}; unknown to the {role}: {unknown}; "
+            f"the {role} takes {[p.name for p in named]}; the data hold {list(data)}",
             remedy="rename or add the entries",
         )

@@ -12,11 +12,12 @@ from pyro.infer.reparam import LocScaleReparam
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyrolatent.capture.compile import clean_up, has_compiler, worth_compiling
+from pyrolatent.capture.compile import calls, capture, clean_up, has_compiler, mutates, worth_compiling
 from pyrolatent.capture.density import LogDensity, capture_density
 from pyrolatent.capture.ladder import Batched, climb, value_and_gradient
 from pyrolatent.capture.modes import ReadValues
 from pyrolatent.errors import DataError, ModelError
+from tests.user_pairs import regression
 
 POINTS = 5
 
@@ -420,6 +421,24 @@ def test_unequal_row_counts_are_named() -> None:
     refused(
         model, DataError, r"unequal row counts: rows: \{'x': 3, 'y': 4\}", x=torch.ones(3), y=torch.ones(4)
     )
+
+
+def test_unequal_row_counts_are_named_where_only_an_observation_is_short() -> None:
+    """The plate has the rows of the other entry, so the density is the first to fail."""
+    refused(regression, DataError, r"rows: \{'x': 3, 'y': 4\}", x=torch.ones(3, 2), y=torch.ones(4))
+
+
+def test_writes_into_constants_are_taken_out() -> None:
+    """A Bernoulli's density writes into 1 - y, which no input enters."""
+    y = torch.tensor([0.0, 1.0, 1.0, 0.0])
+
+    def log_prob(logits: Tensor) -> Tensor:
+        return dist.Bernoulli(logits=logits, validate_args=False).log_prob(y)
+
+    logits = torch.tensor([0.3, -2.0, 5.0, 0.0])
+    graph = capture(log_prob, logits)
+    assert not any(mutates(node) for node in calls(graph.module))
+    assert torch.equal(graph(logits), log_prob(logits))
 
 
 def test_log_prob_of_sites_adds_up() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -12,13 +13,14 @@ from pyro.distributions import constraints
 from torch import Tensor
 
 from pyrolatent.draws import posterior_draws, resampled
-from pyrolatent.errors import FitWarning
+from pyrolatent.errors import FitWarning, ModelError
 from pyrolatent.fit import fit
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.svi import SVI
 from pyrolatent.pair import as_pair
 from pyrolatent.predict import predict
 from pyrolatent.result import Fit
+from pyrolatent.store import load, save
 from tests.user_pairs import vae
 
 NOISE = 0.5  # of the likelihood: z_i | y_i is normal with mean y_i / (1 + NOISE^2)
@@ -105,3 +107,30 @@ def test_hmc_given_learnt_weights_agrees_with_resampling() -> None:
     # 96 means at once: 4.5 standard errors, and a fiftieth of an sd for resampling 50 particles
     assert ((z.mean(0) - exact.mean(0)).abs() < 4.5 * error + 0.02 * sd).all()
     assert sampled.problem.dtype == torch.float64
+
+
+def test_rows_of_bernoulli_observations_are_drawn(tmp_path: Path) -> None:
+    """Its density writes into tensors made from the data alone."""
+
+    def likes(y: Tensor) -> None:
+        with pyro.plate("data", len(y)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Bernoulli(logits=3.0 * z), obs=y)
+
+    def guide(y: Tensor) -> None:
+        slope = pyro.param("slope", torch.tensor(0.5))
+        with pyro.plate("data", len(y)):
+            pyro.sample("z", dist.Normal(slope * (2 * y - 1), 1.0))
+
+    y = torch.tensor([0.0, 1.0], dtype=torch.float64).repeat(50)
+    found = fit(likes, {"y": y}, SVI(num_steps=5), guide=guide, seed=0, progress=False)
+    (draws,) = posterior_draws(found, 200, seed=0)
+    z, grid = draws.values["z"], torch.linspace(-8, 8, 4_001, dtype=torch.float64)
+    density = (-(grid**2) / 2).exp() * torch.sigmoid(3 * grid)
+    mean = (grid * density).sum() / density.sum()
+    # 20,000 draws of sd below 1: 4 standard errors, and a hundredth for resampling 50 particles
+    torch.testing.assert_close(((2 * y - 1) * z).mean(), mean, rtol=0, atol=4 / 20_000**0.5 + 0.01)
+
+    save(found, tmp_path / "fit")
+    with pytest.raises(ModelError, match=r"loaded without it.*as_pair\(model, guide\)"):
+        predict(load(tmp_path / "fit", model=likes))

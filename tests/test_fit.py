@@ -196,6 +196,14 @@ def test_arguments_of_the_model_must_match_the_data() -> None:
     )
 
 
+def test_arguments_of_the_guide_must_match_the_data() -> None:
+    def guide(y: Tensor) -> None:
+        pyro.sample("mu", dist.Normal(0.0, 1.0))
+
+    match = r"the guide's arguments.* unknown to the guide: \['sigma'\]"
+    refused(pyl.ModelError, match, method=pyl.SVI(num_steps=1), guide=guide)
+
+
 def test_default_arguments_may_be_left_out() -> None:
     def model(y: Tensor, sigma: float = SIGMA) -> None:
         conjugate(y, sigma)

@@ -233,7 +233,7 @@ def test_a_loss_without_parameters_in_it_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [(lambda loss: loss[None], r"\(1,\)"), (float, "returned float")]
+    ("change", "message"), [(lambda loss: loss[None], r"\(1,\)"), (Tensor.item, "returned float")]
 )
 def test_a_loss_that_is_no_scalar_tensor_is_refused(change: Callable[[Tensor], Any], message: str) -> None:
     def loss(pair: Pair, data: Any, noise: Any, step: Tensor) -> Any:

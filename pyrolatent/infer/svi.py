@@ -139,7 +139,8 @@ class SVI(Method):
 
     def step(self, problem: Problem, learner: Learner, clock: Clock) -> tuple[Step, dict[str, Any]]:
         """Return the step of all refits, captured and compiled where that is possible, and how it runs."""
-        gradient = learner.gradient(self.objective)
+        with explained(problem.data):
+            gradient = learner.gradient(self.objective)
         flat, draw = learner.start, learner.noise(gradient)
         example = [flat, flat.new_zeros(len(flat)), flat.new_zeros(()), *next(learner.stream()), *draw()]
         graph = step_graph(gradient, example)
@@ -176,7 +177,8 @@ def compiled(graph: Graph | None, example: list[Any], num_steps: int, compile: C
         return None
     faster = speed.compiled(graph, compile, num_steps)
     if faster.compiled:
-        faster(*example)
+        with torch.random.fork_rng():  # what the graph draws itself does not count
+            faster(*example)
     return faster
 
 
