@@ -3,7 +3,7 @@
 Most sites come from the samples of the fit.  Latents of rows that a guide makes from the rows are
 drawn on demand, for the rows of the fit or for new ones, by sampling importance resampling (Rubin
 1987): of `PARTICLES` draws of the guide one is kept for each row, with probabilities proportional to
-p(x, z) / q(z | x).
+p(x, z) / q(z | x).  Discrete sites of new rows are drawn from their exact distribution given these.
 """
 
 import warnings
@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from pyrolatent.capture.bounds import run_pair
+from pyrolatent.capture.conditioned import observations
 from pyrolatent.capture.noise import capture_noisy
 from pyrolatent.capture.particles import check_rows, log_weights
 from pyrolatent.capture.vector import stacked
 from pyrolatent.errors import FitWarning, ModelError
+from pyrolatent.infer.guide_draws import discrete_draws
 from pyrolatent.pair import FunctionPair, Pair
 from pyrolatent.result import Fit, evenly_spaced
 from pyrolatent.seeds import generator, seeded
@@ -63,6 +65,9 @@ def posterior_draws(fit: Fit, num_draws: int, seed: int) -> Iterator[Draws]:
         if len(of_refit) and on_demand(fit):
             with torch.no_grad(), seeded(seed, "latents of rows", refit):
                 values |= row_draws(fit, refit, len(of_refit), seed)
+        if len(of_refit) and any(name not in values for name in fit.sites.discrete):
+            with fit.context(refit), seeded(seed, "discrete sites of rows", refit):
+                values |= new_labels(fit, values, len(of_refit))
         yield Draws(refit, len(of_refit), values)
 
 
@@ -115,6 +120,18 @@ def row_draws(fit: Fit, refit: int, number: int, seed: int) -> dict[str, Tensor]
         poor = poor + (log_weight.softmax(0).amax(0) > DOMINANT).double().mean()
     warn_of_poor_rows(float(poor) / number)
     return dict(zip(names, stacked(kept), strict=True))
+
+
+def new_labels(fit: Fit, values: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+    """Return draws of the discrete sites of new rows `(number, *site)`, given all that is observed there.
+
+    Nothing where some site of the fit is not observed in the new rows: then they follow the prior.
+    """
+    first = {name: value[0] for name, value in values.items()}
+    if fit.sites.observed.keys() != observations(fit.pair.model, fit.data, first).keys():
+        return {}
+    runs = [{name: value[index] for name, value in values.items()} for index in range(number)]
+    return stacked([discrete_draws(fit.pair, fit.data, fit.sites, run) for run in runs])
 
 
 def warn_of_poor_rows(share: float) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from pyrolatent.draws import posterior_draws, resampled
 from pyrolatent.errors import FitWarning, ModelError
 from pyrolatent.fit import fit
+from pyrolatent.impute import impute
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.svi import SVI
 from pyrolatent.pair import as_pair
@@ -134,3 +135,27 @@ def test_rows_of_bernoulli_observations_are_drawn(tmp_path: Path) -> None:
     save(found, tmp_path / "fit")
     with pytest.raises(ModelError, match=r"loaded without it.*as_pair\(model, guide\)"):
         predict(load(tmp_path / "fit", model=likes))
+
+
+def labelled(y: Tensor, mask: Tensor) -> None:
+    """Two groups far apart, seen through two columns, of which one may be missing."""
+    first = pyro.sample("first", dist.Normal(-3.0, 0.5))
+    with pyro.plate("data", len(y)):
+        arm = pyro.sample("arm", dist.Bernoulli(0.5))
+        mean = torch.where(arm > 0, 3.0, first).unsqueeze(-1)
+        pyro.sample("y", dist.Normal(mean, 0.5).expand_by([]).mask(mask).to_event(1), obs=y)
+
+
+def test_labels_of_new_rows_follow_what_is_observed_there() -> None:
+    random = torch.Generator().manual_seed(0)
+    arm = torch.arange(30) % 2
+    y = torch.where(arm > 0, 3.0, -3.0)[:, None] + 0.5 * torch.randn(30, 2, generator=random)
+    method = HMC(num_chains=16, num_warmup=60, num_draws=60)
+    found = fit(labelled, {"y": y, "mask": torch.ones(30, 2, dtype=torch.bool)}, method, seed=0)
+    new = torch.tensor([[3.0, 0.0], [-3.0, 0.0]])
+    holes = torch.tensor([[True, False], [True, False]])
+    completed = impute(found, {"y": new, "mask": holes}, num_draws=200)
+    # the second column has the group's mean, which the first one gives away
+    expected = torch.tensor([3.0, -3.0], dtype=torch.float64)
+    torch.testing.assert_close(completed["y"][:, :, 1].mean(0), expected, rtol=0, atol=0.25)
+    assert torch.equal(completed["y"][0, :, 0], expected)

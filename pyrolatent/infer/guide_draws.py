@@ -1,6 +1,7 @@
 """Draws from a trained guide, as captured graphs over many noises at once."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -78,11 +79,15 @@ def repeated(draw: Callable[[Tensor], list[Tensor]], flats: Tensor, number: int)
 def discrete_draws(
     pair: Pair, data: Mapping[str, Any], sites: SiteTable, values: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return one joint draw of the discrete sites `(*site)` given all others."""
-    uniforms = {name: torch.rand(site.shape) for name, site in sites.discrete.items()}
-    with Conditioned(values) as run, enumerating(sites.max_plate_nesting):
+    """Return one joint draw of the discrete sites `(*site)` given all others, for the rows of `data`."""
+    with Conditioned(values) as plain:
         pair.model(**data)
-    return draw_sites(run.messages, sites.discrete, uniforms)
+    shapes = {name: plain.messages[name]["value"].shape for name in sites.discrete}
+    there = {name: replace(site, shape=shapes[name]) for name, site in sites.discrete.items()}
+    known = {name: value for name, value in values.items() if name not in there}
+    with Conditioned(known) as run, enumerating(sites.max_plate_nesting):
+        pair.model(**data)
+    return draw_sites(run.messages, there, {name: torch.rand(shape) for name, shape in shapes.items()})
 
 
 def many(noisy: NoisyGraph, flat: Tensor, number: int) -> list[Tensor]:
