@@ -137,7 +137,8 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("batch_sizes", nargs="*", type=int, default=[32])
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contender")
-    parser.add_argument("--steps", type=int, default=2_000, help="steps of a turn; Pyro takes a quarter")
+    steps = pyl.SVI().num_steps
+    parser.add_argument("--steps", type=int, default=steps, help="steps of a turn; Pyro takes a quarter")
     return parser.parse_args()
 
 

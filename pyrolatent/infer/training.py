@@ -147,31 +147,31 @@ def train(
     every = max(1, num_steps // CHECKS)
     free = flat.clone().requires_grad_()
     optimizer = made(schedule, free)
-    losses = flat.new_zeros(len(flat), num_steps)
     typical = flat.new_zeros(len(flat))
     watch = Watch(flat.clone(), schedule.patience)
+    losses: list[Tensor] = []
     held_out: list[Tensor] = []
-    for index in range(num_steps):
-        now = free.detach()
-        loss, free.grad, typical = step(now, typical, flat.new_tensor(index), *next(batches))
-        losses[:, index] = loss
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.lr * rate(index, num_steps)
-        optimizer.step()
-        if (index + 1) % every and index + 1 < num_steps:
-            continue
-        block = losses[:, index + 1 - every : index + 1]
-        if not block.isfinite().all():
-            bad = index + 1 - every + int((~block.isfinite().all(0)).nonzero()[0])
-            return Trained(watch.good, losses[:, :bad], stacked(held_out, flat), bad, failing(block, now))
+    for times in torch.arange(num_steps, dtype=flat.dtype, device=flat.device).split(every):
+        block: list[Tensor] = []
+        for time in times.unbind():
+            now = free.detach()
+            loss, free.grad, typical = step(now, typical, time, *next(batches))
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.lr * rate(len(losses) * every + len(block), num_steps)
+            optimizer.step()
+            block.append(loss)
+        losses.append(torch.stack(block, 1))
+        if not losses[-1].isfinite().all():
+            train, flats = torch.cat(losses, 1), failing(losses[-1], now)
+            bad = int((~train.isfinite().all(0)).nonzero()[0])
+            return Trained(watch.good, train[:, :bad], joined(held_out, flat), bad, flats)
         if validate is not None:
             held_out.append(validate(now))
-        bar.set_postfix(loss=f"{float(block.mean()):.5g}", refresh=False)
-        bar.update(every)
-        if watch.see(free.detach(), held_out[-1] if held_out else block.mean(1)):
-            losses = losses[:, : index + 1]
+        bar.set_postfix(loss=f"{float(losses[-1].mean()):.5g}", refresh=False)
+        bar.update(len(block))
+        if watch.see(free.detach(), held_out[-1] if held_out else losses[-1].mean(1)):
             break
-    return Trained(watch.result, losses, stacked(held_out, flat))
+    return Trained(watch.result, torch.cat(losses, 1), joined(held_out, flat))
 
 
 def made(schedule: Schedule, free: Tensor) -> torch.optim.Optimizer:
@@ -205,7 +205,7 @@ def failing(block: Tensor, flat: Tensor) -> Tensor:
     return flat[int((~block.isfinite().all(1)).nonzero()[0])].clone()
 
 
-def stacked(checks: list[Tensor], like: Tensor) -> Tensor:
+def joined(checks: list[Tensor], like: Tensor) -> Tensor:
     """Return losses at checks as `(R, check)`."""
     return torch.stack(checks, 1) if checks else like.new_zeros(len(like), 0)
 
