@@ -79,17 +79,17 @@ def on_demand(fit: Fit) -> list[str]:
     """
     lacking = [name for name in fit.sites.latents if name not in fit.samples]
     local = [name for name in fit.sites.row_latents if name in lacking]
-    if lacking and fit.pair.guide is None:
-        raise ModelError(
-            "the latents of rows are drawn by the guide, and the fit was loaded without it",
-            where=f"sites {lacking}",
-            remedy="load it with load(path, model=as_pair(model, guide))",
-        )
     if lacking and local != list(fit.sites.latents):
         raise ModelError(
             "the fit holds no draws of some latents",
             where=f"sites {lacking}",
             why="only a guide whose sites all belong to rows draws them on demand",
+        )
+    if lacking and fit.pair.guide is None:
+        raise ModelError(
+            "the latents of rows are drawn by the guide, and the fit was loaded without it",
+            where=f"sites {lacking}",
+            remedy="load it with load(path, model=as_pair(model, guide))",
         )
     return local
 

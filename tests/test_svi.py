@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pyrolatent.capture.compile import has_compiler
 from pyrolatent.capture.context import model_context
 from pyrolatent.errors import ArgumentError, FitWarning, ModelError
+from pyrolatent.export import to_inference_data
 from pyrolatent.fit import fit
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.learner import prepare
@@ -499,3 +500,29 @@ def test_a_network_with_frozen_weights_runs_in_the_dtype_of_the_fit() -> None:
     assert set(found.params) == {"scale"}
     expected = (x - network(x.float())).square().mean().sqrt()
     assert found.params["scale"].item() == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_verbs_run_models_that_write_in_place_on_a_rung_that_holds() -> None:
+    def written(y: Tensor) -> None:
+        mean = pyro.sample("mean", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        shifted = torch.zeros(2)
+        shifted[0] = mean[0]
+        shifted[1] = mean[1]
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal(shifted, 1.0).to_event(1), obs=y)
+
+    data = conjugate_data()
+    found = quiet(written, data, SVI(num_steps=50, num_draws=20), seed=0)
+    assert found.info["rung"] == "shim"
+    log_likelihood = to_inference_data(found, groups=["log_likelihood"])["log_likelihood"]["y"].to_numpy()
+    mean = found.samples["mean"][0, 3]
+    expected = torch.distributions.Normal(mean, 1.0).log_prob(data["y"]).sum(-1)
+    torch.testing.assert_close(torch.from_numpy(log_likelihood[0, 3]), expected)
+
+
+def test_samplers_start_from_one_refit_only() -> None:
+    user = vae()
+    method = SVI(num_steps=5, num_refits=2, num_draws=2)
+    several = quiet(user.model, user.data, method, guide=user.guide, seed=0)
+    with pytest.raises(ModelError, match="2 refits, each with parameters of its own"):
+        fit(user.model, user.data, HMC(num_chains=4), start=several, seed=0, progress=False)

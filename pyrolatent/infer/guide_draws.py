@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from pyrolatent.capture.bounds import guide_of, recorded, terms
-from pyrolatent.capture.conditioned import Conditioned
+from pyrolatent.capture.conditioned import Conditioned, log_likelihood
 from pyrolatent.capture.discrete import draw_sites
 from pyrolatent.capture.enumeration import enumerating
-from pyrolatent.capture.ladder import MAX_POINTS, REFUSALS
+from pyrolatent.capture.ladder import MAX_POINTS, REFUSALS, Rung
 from pyrolatent.capture.messages import DATA_PLATE
 from pyrolatent.capture.noise import NoisyGraph, capture_noisy
 from pyrolatent.capture.parameters import Parameters
 from pyrolatent.capture.sites import SiteTable
 from pyrolatent.capture.vector import stacked
+from pyrolatent.errors import ModelError
 from pyrolatent.pair import Pair
 
 
@@ -74,6 +75,26 @@ def repeated(draw: Callable[[Tensor], list[Tensor]], flats: Tensor, number: int)
         return [many(noisy, flat, number) for flat in flats]
     except REFUSALS:
         return [stacked([draw(flat) for _ in range(number)]) for flat in flats]
+
+
+def rung_of_draws(
+    pair: Pair, parameters: Parameters, flats: Tensor, data: Mapping[str, Any], sites: SiteTable
+) -> Rung:
+    """Return the rung on which the model runs at many draws at once, as verbs run it, for `(R, P)`."""
+    names = [*sites.latents, *sites.discrete]
+    if not names:
+        return "vmap"
+    draws = draw_guide(pair, parameters, flats[:1], data, sites, names, 2)
+    values = {name: value[0].to(flats.device) for name, value in draws.items()}
+    rungs: tuple[Rung, ...] = ("vmap", "shim")
+    for rung in rungs:
+        try:
+            with parameters.at(flats[0]):
+                log_likelihood(pair.model, data, values, rung)
+        except (*REFUSALS, ModelError):
+            continue
+        return rung
+    return "points"
 
 
 def discrete_draws(

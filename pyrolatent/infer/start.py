@@ -128,6 +128,12 @@ def learnt(problem: Problem) -> Learnt:
     start, model = problem.start, problem.pair.model
     if start is None or start.parameters is None:
         return Learnt(captured(problem, model), None, {}, {})
+    if (refits := len(start.state["parameters"])) > 1:
+        raise ModelError(
+            "the fit to start from has learnt several times over",
+            why=f"{refits} refits, each with parameters of its own",
+            remedy="start from a fit with num_refits=1",
+        )
     flat = start.state["parameters"][0].to(device=problem.device, dtype=problem.dtype)
     params = start.parameters.constrained(flat)
     density = captured(problem, start.parameters.bound(model, flat))

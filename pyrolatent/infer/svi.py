@@ -21,7 +21,7 @@ from pyrolatent.errors import ArgumentError, ModelError
 from pyrolatent.infer import speed
 from pyrolatent.infer.clock import Clock
 from pyrolatent.infer.fidelity import guide_weights
-from pyrolatent.infer.guide_draws import draw_guide, drawn_sites
+from pyrolatent.infer.guide_draws import draw_guide, drawn_sites, rung_of_draws
 from pyrolatent.infer.guides import is_amortised
 from pyrolatent.infer.learner import Learner, blamed, prepare
 from pyrolatent.infer.method import Method, check_least
@@ -107,6 +107,8 @@ class SVI(Method):
             names = drawn_sites(sites, amortised=is_amortised(problem.pair))
             pair, parameters = learner.pair, learner.parameters
             samples = draw_guide(pair, parameters, trained.flat, problem.data, sites, names, self.num_draws)
+            if info["rung"] == "vmap":
+                info["rung"] = rung_of_draws(pair, parameters, trained.flat, problem.data, sites)
             clock.lap("draws")
             weights = guide_weights(problem, learner, sites, trained.flat[0])
             warnings = (*failure(trained, learner, problem), *unfinished(trained), *distant(weights))
