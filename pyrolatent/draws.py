@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from pyrolatent.capture.bounds import run_pair
-from pyrolatent.capture.conditioned import observations
 from pyrolatent.capture.noise import capture_noisy
 from pyrolatent.capture.particles import check_rows, log_weights
 from pyrolatent.capture.vector import stacked
@@ -51,24 +50,33 @@ class Draws:
         return Draws(self.refit, min(size, self.count - start), values)
 
 
-def posterior_draws(fit: Fit, num_draws: int, seed: int) -> Iterator[Draws]:
+def posterior_draws(fit: Fit, num_draws: int, seed: int, *, given_rows: bool = False) -> Iterator[Draws]:
     """Yield evenly spaced draws of every latent and deterministic site, refit by refit.
+
+    Args:
+        fit: A fit, with its own rows or new ones.
+        num_draws: Draws of all refits together.
+        seed: Of what is drawn on demand.
+        given_rows: Whether to draw the discrete sites of new rows given what is observed in these.
+            Otherwise there are none, and a run of the model draws them from their prior.
 
     Raises:
         ModelError: The fit has no draws of some latents, and no guide that makes them.
     """
     keep = evenly_spaced(fit.num_draws, num_draws)
-    refits = 1 if fit.parameters is None else len(fit.state["parameters"])
+    refits, poor = 1 if fit.parameters is None else len(fit.state["parameters"]), 0.0
     for refit in range(refits):
         of_refit = keep[keep // (fit.num_draws // refits) == refit]
         values = {n: v.flatten(0, 1)[of_refit].to(fit.problem.device) for n, v in fit.samples.items()}
         if len(of_refit) and on_demand(fit):
             with torch.no_grad(), seeded(seed, "latents of rows", refit):
-                values |= row_draws(fit, refit, len(of_refit), seed)
-        if len(of_refit) and any(name not in values for name in fit.sites.discrete):
+                drawn, share = row_draws(fit, refit, len(of_refit), seed)
+            values, poor = values | drawn, max(poor, share)
+        if given_rows and len(of_refit) and any(name not in values for name in fit.sites.discrete):
             with fit.context(refit), seeded(seed, "discrete sites of rows", refit):
                 values |= new_labels(fit, values, len(of_refit))
         yield Draws(refit, len(of_refit), values)
+    warn_of_poor_rows(poor)
 
 
 def on_demand(fit: Fit) -> list[str]:
@@ -94,10 +102,10 @@ def on_demand(fit: Fit) -> list[str]:
     return local
 
 
-def row_draws(fit: Fit, refit: int, number: int, seed: int) -> dict[str, Tensor]:
-    """Return `number` draws of the latents of rows `(number, *site)`, given their rows."""
+def row_draws(fit: Fit, refit: int, number: int, seed: int) -> tuple[dict[str, Tensor], float]:
+    """Return `number` draws of the latents of rows `(number, *site)`, and the share of poor rows."""
     if fit.parameters is None or fit.pair.guide is None:
-        return {}
+        return {}, 0.0
     flat = fit.state["parameters"][refit]
     pair = FunctionPair(
         fit.parameters.bound(fit.pair.model, flat), fit.parameters.bound(fit.pair.guide, flat)
@@ -118,18 +126,11 @@ def row_draws(fit: Fit, refit: int, number: int, seed: int) -> dict[str, Tensor]
         log_weight, *values = many(zero, *noisy.draw_many(PARTICLES))
         kept.append(resampled(log_weight, *values, random=random))
         poor = poor + (log_weight.softmax(0).amax(0) > DOMINANT).double().mean()
-    warn_of_poor_rows(float(poor) / number)
-    return dict(zip(names, stacked(kept), strict=True))
+    return dict(zip(names, stacked(kept), strict=True)), float(poor) / number
 
 
 def new_labels(fit: Fit, values: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
-    """Return draws of the discrete sites of new rows `(number, *site)`, given all that is observed there.
-
-    Nothing where some site of the fit is not observed in the new rows: then they follow the prior.
-    """
-    first = {name: value[0] for name, value in values.items()}
-    if fit.sites.observed.keys() != observations(fit.pair.model, fit.data, first).keys():
-        return {}
+    """Return draws of the discrete sites of new rows `(number, *site)`, given what is observed there."""
     runs = [{name: value[index] for name, value in values.items()} for index in range(number)]
     return stacked([discrete_draws(fit.pair, fit.data, fit.sites, run) for run in runs])
 

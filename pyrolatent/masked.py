@@ -54,7 +54,7 @@ def completions(fit: Fit, sites: Messages, seed: int, num_draws: int) -> Iterato
     random = generator(seed, "impute", device=fit.problem.device)
     entries = sum(message["value"].numel() for message in sites.values())
     size = max(1, min(MAX_POINTS, MAX_CELLS // max(entries, 1)))
-    for draws in posterior_draws(fit, num_draws, seed):
+    for draws in posterior_draws(fit, num_draws, seed, given_rows=True):
         for start in range(0, draws.count, size):
             with fit.context(draws.refit), seeded(seed, "impute", draws.refit, start):
                 batch = complete(fit, sites, draws.batch(start, size), random)
