@@ -6,6 +6,7 @@ setting that is a user's function comes back as its name.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, final
@@ -95,7 +96,8 @@ def model_name(pair: Pair) -> str:
     if isinstance(pair, MissingModel):
         return pair.name
     named = pair.function if isinstance(pair, FunctionPair) else type(pair)
-    return str(getattr(named, "__name__", type(named).__name__))
+    name = str(getattr(named, "__name__", type(named).__name__))
+    return f"{type(named.__self__).__name__}.{name}" if inspect.ismethod(named) else name
 
 
 SETTINGS: dict[str, type[Any]] = {cls.__name__: cls for cls in (ELBO, IWAE, LinearSchedule)}

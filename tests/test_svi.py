@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -526,3 +527,13 @@ def test_samplers_start_from_one_refit_only() -> None:
     several = quiet(user.model, user.data, method, guide=user.guide, seed=0)
     with pytest.raises(ModelError, match="2 refits, each with parameters of its own"):
         fit(user.model, user.data, HMC(num_chains=4), start=several, seed=0, progress=False)
+
+
+def test_held_out_rows_that_get_worse_are_said_aloud() -> None:
+    user = vae()
+    method = SVI(num_steps=2_000, lr=0.02, validation_fraction=0.4, num_draws=1)
+    found = quiet(user.model, user.data, method, guide=user.guide, seed=0)
+    assert any("held out rose by" in warning and "Give patience" in warning for warning in found.warnings)
+    stopped = replace(method, patience=5)
+    kept = quiet(user.model, user.data, stopped, guide=user.guide, seed=0)
+    assert not any("held out rose" in warning for warning in kept.warnings)

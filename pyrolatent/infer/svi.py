@@ -45,6 +45,8 @@ from pyrolatent.seeds import generator, seeded
 MAX_FALL_ERRORS = 3.0  # standard errors,
 MAX_FALL_SHARE = 0.01  # of the fall in all,
 MIN_FALL = 0.1  # and nats
+MAX_RISE_SHARE = 0.1  # of its fall, by which the loss of held-out rows may rise again
+RUNNING = 5  # checks in a running mean of it
 
 
 @final
@@ -111,7 +113,12 @@ class SVI(Method):
                 info["rung"] = rung_of_draws(pair, parameters, trained.flat, problem.data, sites)
             clock.lap("draws")
             weights = guide_weights(problem, learner, sites, trained.flat[0])
-            warnings = (*failure(trained, learner, problem), *unfinished(trained), *distant(weights))
+            warnings = (
+                *failure(trained, learner, problem),
+                *unfinished(trained),
+                *overfitted(trained, self.patience),
+                *distant(weights),
+            )
             clock.lap("diagnostics")
         info |= {
             "steps": trained.train.shape[1],
@@ -213,6 +220,21 @@ def failure(trained: Trained, learner: Learner, problem: Problem) -> tuple[str, 
     return (
         f"Training stopped: the loss was not finite at step {trained.failed_at} (first to blame: {culprit}). "
         "The last good state was kept. Lower lr, or keep scales away from zero.",
+    )
+
+
+def overfitted(trained: Trained, patience: int | None) -> tuple[str, ...]:
+    """Return a warning where the loss of the rows held out rose again, and training did not stop."""
+    checks = trained.validation.double().mean(0)
+    if patience is not None or len(checks) < 4 * RUNNING:
+        return ()
+    smooth = checks.unfold(0, RUNNING, 1).mean(-1)
+    rise, fall = float(smooth[-1] - smooth.min()), float(smooth[0] - smooth.min())
+    if rise <= max(MAX_RISE_SHARE * fall, MIN_FALL):
+        return ()
+    return (
+        f"The loss of the rows held out rose by {rise:.3g} nats from its lowest: the last state fits the "
+        "noise of the others. Give patience, to keep the best state, or a smaller network.",
     )
 
 
