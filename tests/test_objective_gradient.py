@@ -19,7 +19,7 @@ from pyrolatent.infer.svi import read
 from pyrolatent.objectives import elbo
 from pyrolatent.pair import Pair, as_pair
 from pyrolatent.result import Problem
-from tests.user_pairs import PAIRS, UserPair, vae
+from tests.user_pairs import PAIRS, UserPair, gamma_and_normal, vae
 
 CPU, DOUBLE = torch.device("cpu"), torch.float64
 
@@ -183,18 +183,7 @@ def test_what_is_drawn_outside_of_torch_is_refused() -> None:
 def test_noise_after_a_draw_that_depends_on_parameters_keeps_its_place() -> None:
     """A Gamma draws inside of the graph, so the normal after it must not be drawn before it."""
 
-    def model(y: Tensor) -> None:
-        scale = pyro.sample("scale", dist.Gamma(2.0, 2.0))
-        mean = pyro.sample("mean", dist.Normal(0.0, 5.0))
-        with pyro.plate("data", len(y)):
-            pyro.sample("y", dist.Normal(mean, scale), obs=y)
-
-    def guide(y: Tensor) -> None:
-        shape = pyro.param("shape", torch.tensor(5.0), constraint=dist.constraints.positive)
-        pyro.sample("scale", dist.Gamma(shape, 5.0))
-        pyro.sample("mean", dist.Normal(pyro.param("location", torch.tensor(0.0)), 0.3))
-
-    with captured(UserPair(model, guide, {"y": torch.linspace(-1.0, 1.0, 9)})) as (_, parameters, gradient):
+    with captured(gamma_and_normal()) as (_, parameters, gradient):
         assert gradient.rung == "graph", gradient.reason
         assert gradient.noisy is not None
         assert not gradient.noisy.deterministic

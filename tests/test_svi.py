@@ -27,7 +27,17 @@ from pyrolatent.infer.training import CHECKS, eager_step, guarded, rate, step_gr
 from pyrolatent.objectives import elbo
 from pyrolatent.result import Fit
 from tests.test_objective_gradient import problem_of
-from tests.user_pairs import PAIRS, local_data, local_scales, regression, regression_data, vae, vae_data
+from tests.user_pairs import (
+    PAIRS,
+    dropout,
+    gamma_and_normal,
+    local_data,
+    local_scales,
+    regression,
+    regression_data,
+    vae,
+    vae_data,
+)
 
 DOUBLE = torch.float64
 
@@ -370,31 +380,16 @@ def test_every_pair_can_be_fitted(name: str) -> None:
 
 
 def test_dropout_draws_anew_at_each_step() -> None:
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(2, 16), nn.Dropout(0.5), nn.Linear(16, 2))
-
-    def model(x: Tensor) -> None:
-        pyro.module("network", network)
-        with pyro.plate("data", len(x)):
-            pyro.sample("x", dist.Normal(network(x), 1.0).to_event(1), obs=x)
-
-    found = quiet(model, {"x": vae_data()["x"][:, :2]}, SVI(num_steps=12, lr=1e-12), seed=0)
+    user = dropout()
+    found = quiet(user.model, user.data, SVI(num_steps=12, lr=1e-12), seed=0)
     assert len(found.losses["train"].unique()) == 12
 
 
 @pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
 def test_compiled_dropout_draws_the_same_numbers() -> None:
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(2, 16), nn.Dropout(0.5), nn.Linear(16, 2))
-
-    def model(x: Tensor) -> None:
-        pyro.module("network", network)
-        with pyro.plate("data", len(x)):
-            pyro.sample("x", dist.Normal(network(x), 1.0).to_event(1), obs=x)
-
-    data = {"x": vae_data()["x"][:, :2]}
+    user = dropout()
     plain, compiled = (
-        quiet(model, data, SVI(num_steps=12), seed=0, compile=choice, dtype=DOUBLE)
+        quiet(user.model, user.data, SVI(num_steps=12), seed=0, compile=choice, dtype=DOUBLE)
         for choice in (False, True)
     )
     assert (plain.rung, compiled.info["compiled"]) == ("vmap", True)
@@ -403,19 +398,11 @@ def test_compiled_dropout_draws_the_same_numbers() -> None:
 
 @pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
 def test_compiled_draws_inside_of_the_graph_are_the_same() -> None:
-    def model(y: Tensor) -> None:
-        scale = pyro.sample("scale", dist.Gamma(2.0, 2.0))
-        mean = pyro.sample("mean", dist.Normal(0.0, 5.0))
-        with pyro.plate("data", len(y)):
-            pyro.sample("y", dist.Normal(mean, scale), obs=y)
-
-    def guide(y: Tensor) -> None:
-        shape = pyro.param("shape", torch.tensor(5.0), constraint=dist.constraints.positive)
-        pyro.sample("scale", dist.Gamma(shape, 5.0))
-        pyro.sample("mean", dist.Normal(pyro.param("location", torch.tensor(0.0)), 0.3))
-
-    data, method = {"y": torch.linspace(-1.0, 1.0, 9)}, SVI(num_steps=12, num_draws=2)
-    plain, compiled = (quiet(model, data, method, guide=guide, seed=0, compile=c) for c in (False, True))
+    user, method = gamma_and_normal(), SVI(num_steps=12, num_draws=2)
+    plain, compiled = (
+        quiet(user.model, user.data, method, guide=user.guide, seed=0, compile=choice)
+        for choice in (False, True)
+    )
     assert compiled.info["compiled"]
     torch.testing.assert_close(compiled.losses["train"], plain.losses["train"], rtol=1e-9, atol=1e-9)
 

@@ -165,6 +165,36 @@ def local_data() -> dict[str, Any]:
     return {"y": torch.linspace(-1.0, 2.0, 9, dtype=torch.float64)}
 
 
+def gamma_and_normal() -> UserPair:
+    """A site whose draws depend on what is learnt, before one that is drawn from base noise."""
+
+    def model(y: Tensor) -> None:
+        scale = pyro.sample("scale", dist.Gamma(2.0, 2.0))
+        mean = pyro.sample("mean", dist.Normal(0.0, 5.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal(mean, scale), obs=y)
+
+    def guide(y: Tensor) -> None:
+        shape = pyro.param("shape", torch.tensor(5.0), constraint=constraints.positive)
+        pyro.sample("scale", dist.Gamma(shape, 5.0))
+        pyro.sample("mean", dist.Normal(pyro.param("location", torch.tensor(0.0)), 0.3))
+
+    return UserPair(model, guide, {"y": torch.linspace(-1.0, 1.0, 9)})
+
+
+def dropout() -> UserPair:
+    """A network that draws itself, and no latent site."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(2, 16), nn.Dropout(0.5), nn.Linear(16, 2))
+
+    def model(x: Tensor) -> None:
+        pyro.module("network", network)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(network(x), 1.0).to_event(1), obs=x)
+
+    return UserPair(model, None, {"x": vae_data()["x"][:, :2]})
+
+
 PAIRS: dict[str, Callable[[], UserPair]] = {
     "AutoNormal": lambda: UserPair(regression, AutoNormal, regression_data()),
     "AutoMultivariateNormal": lambda: UserPair(regression, AutoMultivariateNormal, regression_data()),

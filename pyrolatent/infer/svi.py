@@ -113,13 +113,9 @@ class SVI(Method):
                 info["rung"] = rung_of_draws(pair, parameters, trained.flat, problem.data, sites)
             clock.lap("draws")
             weights = guide_weights(problem, learner, sites, trained.flat[0])
-            warnings = (
-                *failure(trained, learner, problem),
-                *unfinished(trained),
-                *overfitted(trained, self.patience),
-                *distant(weights),
-            )
+            failed = failure(trained, learner, problem)
             clock.lap("diagnostics")
+        weak = unfinished(trained) + overfitted(trained, self.patience) + distant(weights)
         info |= {
             "steps": trained.train.shape[1],
             "draw_shape": (self.num_refits, self.num_draws),
@@ -132,7 +128,7 @@ class SVI(Method):
             samples,
             {},
             {},
-            warnings,
+            failed + weak,
             info,
             weights=weights,
             losses={"train": trained.train.cpu(), "validation": trained.validation.cpu()},
