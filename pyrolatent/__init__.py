@@ -18,6 +18,7 @@ from pyrolatent.impute import impute
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.importance import ImportanceSampling
 from pyrolatent.infer.laplace import Laplace
+from pyrolatent.infer.nuts import NUTS
 from pyrolatent.infer.svi import SVI
 from pyrolatent.objectives import elbo, iwae, linear
 from pyrolatent.pair import Pair, as_pair
@@ -31,6 +32,7 @@ from pyrolatent.tables import read_frame, write_frame
 
 __all__ = [
     "HMC",
+    "NUTS",
     "SVI",
     "ArgumentError",
     "Column",

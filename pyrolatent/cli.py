@@ -20,8 +20,10 @@ from pyrolatent.errors import ArgumentError, FitWarning, PyrolatentError
 from pyrolatent.fit import fit
 from pyrolatent.folders import output_folder, prepare_file, prepare_folder
 from pyrolatent.impute import impute
-from pyrolatent.infer.hmc import HMC, extreme
+from pyrolatent.infer.chains import extreme
+from pyrolatent.infer.hmc import HMC
 from pyrolatent.models.mvn import BayesianMVN
+from pyrolatent.ranks import process_group
 from pyrolatent.result import Compile, Fit
 from pyrolatent.schema import Schema, infer_schema, listing
 from pyrolatent.store import load
@@ -90,7 +92,11 @@ def main() -> None:
 @click.option("--chains", type=int, help="Chains; by default 64, or fewer for large tables.")
 @click.option("--warmup", type=int, help="Warm-up iterations of each chain.")
 @click.option("--draws", type=int, help="Draws kept of each chain.")
+@click.option("--target-ess", type=int, help="Stop as soon as the effective sample size is this large.")
 @click.option("--compile/--no-compile", default=None, help="By default decided from the planned work.")
+@click.option("--checkpoint", type=PATH, help="Folder in which the run is kept, for --resume.")
+@click.option("--checkpoint-every", type=int, help="Transitions between checkpoints; else 1/100 of the run.")
+@click.option("--resume", is_flag=True, help="Go on with the run that --checkpoint holds, if it holds one.")
 @force_option
 @click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
 def fit_command(
@@ -105,7 +111,11 @@ def fit_command(
     chains: int | None,
     warmup: int | None,
     draws: int | None,
+    target_ess: int | None,
     compile: bool | None,
+    checkpoint: Path | None,
+    checkpoint_every: int | None,
+    resume: bool,
     force: bool,
     quiet: bool,
 ) -> None:
@@ -116,20 +126,29 @@ def fit_command(
 
     The folder gets the fit (for `pyrolatent impute`), posterior.nc (for ArviZ), summary.csv and
     report.html.
+
+    Started by torchrun, as in `torchrun --nproc-per-node=2 -m pyrolatent fit ...`, all processes share
+    the chains, and the first one writes.
     """
     from pyrolatent.runs import write_run
 
-    say = Printer(quiet)
-    prepare_folder(out, force)
-    method = HMC(chains, warmup, draws)
+    method = HMC(chains, warmup, draws, target_ess)
     kinds = read_kinds(schema) if schema else {}
-    frame = without(read_frame(file), drop)
-    columns = infer_schema(frame, kinds={name: kind for name, kind in kinds.items() if name not in drop})
-    pair = MODELS[model](columns, eta, standardise)
-    say(columns_in_words(frame, columns))
-    compiled: Compile = "auto" if compile is None else compile
-    result = fit(pair, frame, method, seed=seed, compile=compiled, progress=not quiet)
-    write_run(result, out, force=force)
+    with process_group() as ranks:
+        say = Printer(quiet or not ranks.first)
+        if ranks.first:
+            prepare_folder(out, force)
+        frame = without(read_frame(file), drop)
+        columns = infer_schema(frame, kinds={name: kind for name, kind in kinds.items() if name not in drop})
+        pair = MODELS[model](columns, eta, standardise)
+        say(columns_in_words(frame, columns))
+        compiled: Compile = "auto" if compile is None else compile
+        result = fit(
+            pair, frame, method, seed=seed, compile=compiled, progress=not quiet,
+            checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
+        )  # fmt: skip
+    if ranks.first:
+        write_run(result, out, force=force)
     say(fit_in_words(result))
     say(f"Wrote {out}: open {out / 'report.html'} in a browser. {say.seconds}")
 
@@ -259,8 +278,8 @@ def columns_in_words(frame: pd.DataFrame, schema: Schema) -> str:
 def fit_in_words(result: Fit) -> str:
     """Return how long the fit took and how well the chains agree."""
     sites = result.diagnostics
-    _, rhat = extreme({name: values["rhat"] for name, values in sites.items()}, largest=True)
-    _, ess = extreme({name: values["ess"] for name, values in sites.items()}, largest=False)
+    _, rhat = extreme(sites, "rhat", largest=True)
+    _, ess = extreme(sites, "ess", largest=False)
     chains, draws = next(iter(result.samples.values())).shape[:2]
     seconds = sum(result.info["seconds"].values())
     compiled = "compiled" if result.info["compiled"] else "not compiled"

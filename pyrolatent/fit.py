@@ -1,5 +1,7 @@
 """The verb: `fit(model, data, method)`."""
 
+import hashlib
+import os
 import platform
 import warnings
 from collections.abc import Mapping
@@ -13,16 +15,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrolatent.capture.compile import has_compiler
 from pyrolatent.capture.context import fitting_threads
 from pyrolatent.capture.failures import explained
 from pyrolatent.capture.parameters import Parameters, find_parameters
+from pyrolatent.checkpoint import Checkpoint, check_identity, kept_folder, kept_identity
 from pyrolatent.errors import ArgumentError, DataError, FitWarning, ModelError
 from pyrolatent.frames import arguments_from_frame, with_columns
 from pyrolatent.infer.hmc import HMC
-from pyrolatent.infer.method import Method
+from pyrolatent.infer.method import Method, check_least
 from pyrolatent.infer.svi import SVI
 from pyrolatent.pair import Model, Pair, as_pair, check_arguments
+from pyrolatent.ranks import current_ranks
 from pyrolatent.result import Compile, Fit, Problem
+from pyrolatent.saved_parts import method_to_dict, pair_to_dict
 from pyrolatent.seeds import fresh_seed, seeded
 
 TYPICAL_CHAINS = 64
@@ -41,8 +47,14 @@ def fit(
     dtype: torch.dtype | None = None,
     compile: Compile = "auto",
     progress: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int | None = None,
+    resume: str | os.PathLike[str] | bool | None = None,
 ) -> Fit:
     """Fit `model` to `data`.
+
+    Where a process group of `torch.distributed` runs, as `torchrun` starts them, all its processes call
+    `fit` alike, share the work and return the same fit.
 
     Args:
         model: A Pyro model function, called as `model(**data)`, or a pair.
@@ -61,11 +73,17 @@ def fit(
         compile: True and False say whether to compile; "auto" decides from the graph's size and
             the planned work.
         progress: Show one bar, on a terminal.
+        checkpoint: A folder in which the run is kept, so that it can be resumed.
+        checkpoint_every: Iterations (transitions, training steps) between two checkpoints; by default
+            one hundredth of the run.
+        resume: The folder of a run to go on with, to the result that it would have had; or True to go
+            on with what `checkpoint` holds, if anything.
 
     Raises:
         ArgumentError: A setting has no meaning, or none for this method.
         ModelError: The model cannot be fitted by this method, with the site it fails at.
         DataError: The data cannot be used, with column, row or entry.
+        StoreError: The checkpoint is missing, in the way, or of another fit.
     """
     pair = as_pair(model, guide)
     check_settings(data, method, guide, start, seed, dtype)
@@ -74,7 +92,12 @@ def fit(
     entries = dict(data) if frame is None else encode(pair, frame)
     check_arguments(pair, entries)
     place = choose_device(entries, device)
-    seed = fresh_seed() if seed is None else int(seed)
+    check_least("checkpoint_every", checkpoint_every, 1)
+    ranks = current_ranks()
+    folder, continues = kept_folder(checkpoint, resume, ranks)
+    kept = kept_identity(folder) if folder is not None and continues else {}
+    seed = int(kept.get("seed", ranks.agreed(fresh_seed()))) if seed is None else int(seed)
+    dtype = getattr(torch, kept["dtype"]) if dtype is None and kept else dtype
     tensors = {name: as_input(value, dtype or torch.float64, place) for name, value in entries.items()}
     with seeded(seed, "model"), fitting_threads(tensors, copies=TYPICAL_CHAINS):
         learnt = learnable(pair, tensors, seed, dtype or torch.float64, place)
@@ -82,11 +105,63 @@ def fit(
         check_learns(method, learnt, start)
         dtype = dtype or (torch.float32 if learnt.of_module and method.learns else torch.float64)
         tensors = {name: as_input(value, dtype, place) for name, value in tensors.items()}
-        problem = Problem(pair, tensors, frame, seed, dtype, place, compile, progress, start)
+        identity = (
+            {} if folder is None else identity_of(pair, tensors, method, seed, dtype, place, start, compile)
+        )
+        if folder is not None and continues:
+            check_identity(folder, identity, kept)
+        keeper = Checkpoint(folder, checkpoint_every, identity, ranks, continues)
+        watched = progress and ranks.first
+        problem = Problem(pair, tensors, frame, seed, dtype, place, compile, watched, start, keeper, ranks)
         result = method.run(problem)
     for message in result.warnings:
         warnings.warn(message, FitWarning, stacklevel=2)
     return replace(result, info={**result.info, **shapes(result), "versions": versions()})
+
+
+def identity_of(
+    pair: Pair,
+    data: Mapping[str, Any],
+    method: Method,
+    seed: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    start: Fit | None,
+    compile: Compile,
+) -> dict[str, Any]:
+    """Return in words and checksums what a run depends on."""
+    guide = pair.guide
+    return {
+        "model": pair_to_dict(pair),
+        "guide": None if guide is None else getattr(guide, "__name__", type(guide).__name__),
+        "method": method_to_dict(method),
+        "data": checksum(data),
+        "seed": seed,
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": device.type,
+        "start": None if start is None else checksum([start.samples, start.state]),
+        "compile": compile,
+        "C++ compiler": has_compiler(),
+        "versions": versions(),
+    }
+
+
+def checksum(value: Any) -> str:
+    """Return a checksum of nested tensors and plain values; of other objects only the class counts."""
+    found = hashlib.sha256()
+    match value:
+        case Tensor():
+            found.update(f"{value.dtype}, {tuple(value.shape)}".encode())
+            found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        case Mapping():
+            found.update("".join(checksum(pair) for pair in value.items()).encode())
+        case list() | tuple():
+            found.update("".join(map(checksum, value)).encode())
+        case None | bool() | int() | float() | str() | np.generic():
+            found.update(f"{type(value).__name__}: {value}".encode())
+        case _:
+            found.update(type(value).__qualname__.encode())
+    return found.hexdigest()
 
 
 def learnable(

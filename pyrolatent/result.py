@@ -13,7 +13,9 @@ from pyrolatent.capture.context import fitting_threads, model_context
 from pyrolatent.capture.ladder import MAX_POINTS, Rung
 from pyrolatent.capture.parameters import Parameters
 from pyrolatent.capture.sites import SiteTable
+from pyrolatent.checkpoint import Checkpoint
 from pyrolatent.pair import Model, Pair
+from pyrolatent.ranks import Ranks
 from pyrolatent.schema import Schema
 
 Compile = Literal["auto"] | bool
@@ -33,6 +35,8 @@ class Problem:
     compile: Compile
     progress: bool
     start: "Fit | None" = None  # where to begin: an earlier fit of the same model
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)  # where the run is kept
+    ranks: Ranks = field(default_factory=Ranks)  # the processes that share the work
 
 
 @final

@@ -21,6 +21,7 @@ from pyrolatent.infer.guides import is_amortised
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.importance import ImportanceSampling
 from pyrolatent.infer.laplace import Laplace
+from pyrolatent.infer.nuts import NUTS
 from pyrolatent.infer.svi import SVI
 from pyrolatent.models.mvn import BayesianMVN
 from pyrolatent.objectives import ELBO, IWAE, LinearSchedule
@@ -101,7 +102,7 @@ def model_name(pair: Pair) -> str:
 
 
 SETTINGS: dict[str, type[Any]] = {cls.__name__: cls for cls in (ELBO, IWAE, LinearSchedule)}
-METHODS: dict[str, type[Any]] = {cls.__name__: cls for cls in (HMC, SVI, Laplace, ImportanceSampling)}
+METHODS: dict[str, type[Any]] = {cls.__name__: cls for cls in (HMC, NUTS, SVI, Laplace, ImportanceSampling)}
 
 
 def method_to_dict(method: Any) -> State:

@@ -11,7 +11,7 @@ these are accurate.
 """
 
 import math
-from typing import final
+from typing import Any, final
 
 import torch
 from pyro.distributions import constraints
@@ -181,12 +181,37 @@ def matrix_size(entries: int) -> int:
 
 def below_diagonal(flat: Tensor, size: int) -> Tensor:
     """Return `flat (..., D(D-1)/2)` row by row below the diagonal of zeros `(..., D, D)`."""
-    row = torch.arange(size, device=flat.device)[:, None]
-    column = torch.arange(size, device=flat.device)
-    place = torch.where(column < row, row * (row - 1) // 2 + column, flat.shape[-1]).flatten()
-    # a gather, not an index: its gradient is one scatter_add
-    cells = pad(flat, (0, 1)).gather(-1, place.expand(*flat.shape[:-1], -1))
+    cells: Tensor = Placed.apply(flat, size)
     return cells.unflatten(-1, (size, size))
+
+
+@final
+class Placed(torch.autograd.Function):
+    """Entries below the diagonal of a matrix, as `(..., D D)`.
+
+    Each is placed once, so the gradient is picked out of the cells again, where that of `gather` would
+    add them up one by one.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(flat: Tensor, size: int) -> Tensor:
+        row = torch.arange(size, device=flat.device)[:, None]
+        column = torch.arange(size, device=flat.device)
+        place = torch.where(column < row, row * (row - 1) // 2 + column, flat.shape[-1]).flatten()
+        return pad(flat, (0, 1)).gather(-1, place.expand(*flat.shape[:-1], -1))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        ctx.size = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (cells,) = gradients
+        rows, columns = torch.tril_indices(ctx.size, ctx.size, -1, device=cells.device)
+        place = rows * ctx.size + columns
+        return cells.gather(-1, place.expand(*cells.shape[:-1], -1)), None
 
 
 def remaining_entries(x: Tensor) -> Tensor:

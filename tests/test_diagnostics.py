@@ -24,6 +24,7 @@ from pyrolatent.diagnostics import (
     split_rhat,
 )
 from pyrolatent.errors import ArgumentError
+from tests.fake_device import DEVICE, OnDevice, fake_device
 
 ESS = {"bulk": ess_bulk, "tail": ess_tail, "sd": ess_sd, "mean": ess_mean}
 EVERY = [split_rhat, lambda draws: nested_rhat(draws, 1), min_ess, mcse_mean, *ESS.values()]
@@ -282,9 +283,53 @@ def test_site_shapes_chunks_and_dtypes(
 
 
 @pytest.mark.parametrize("function", EVERY)
-def test_stays_on_the_device(function: Callable[[Tensor], Tensor]) -> None:
-    # the meta device computes nothing and raises where it meets a tensor made on another device
-    assert function(torch.ones(4, 50, 3, device="meta")).device.type == "meta"
+@pytest.mark.parametrize("num_draws", [50, 51])
+def test_stays_on_the_device(function: Callable[[Tensor], Tensor], num_draws: int) -> None:
+    draws = torch.from_numpy(np.round(autoregressive(4, num_draws, 0.5), 1))[:, :, [0, 1, 1, 2]]
+    with fake_device():
+        result = function(draws.to(DEVICE))
+        assert isinstance(result, OnDevice)
+        # two ways to sort, the same operations otherwise
+        assert torch.equal(result.cpu(), function(draws))
+
+
+@pytest.mark.parametrize("function", EVERY)
+def test_copies_have_the_numbers_of_their_original(
+    function: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = torch.from_numpy(autoregressive(4, 50, 0.5, sites=5))
+    alone = torch.stack([function(draws[:, :, i]) for i in range(5)])
+    order = [4, 0, 0, 1, 4, 3, 2, 2, 2, 0, 4]
+    for chunk in (1 << 17, 4 * 50 * 2):  # all at once, and two elements at a time
+        monkeypatch.setattr(diagnostics, "_CHUNK", chunk)
+        torch.testing.assert_close(function(draws[:, :, order]), alone[order], rtol=1e-12, atol=0)
+
+
+def test_elements_that_only_begin_alike_are_no_copies() -> None:
+    draws = torch.from_numpy(autoregressive(4, 50, 0.5, sites=1)).repeat(1, 1, 4)
+    draws[3, 49, 1] += 5.0
+    draws[1:, :, 2] = -draws[1:, :, 2]
+    for function in EVERY:
+        result = function(draws)
+        assert result[0] == result[3]
+        assert result[1] != result[0]
+        assert torch.equal(result, torch.stack([function(draws[:, :, i]) for i in range(4)]))
+
+
+def test_copies_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    factor = torch.from_numpy(autoregressive(4, 50, 0.0, sites=16)).unflatten(2, (4, 4)).tril()
+    symmetric = factor + factor.tril(-1).mT
+    sizes: list[int] = []
+    sort = diagnostics._sort
+
+    def counted(x: Tensor) -> tuple[Tensor, Tensor]:
+        sizes.append(len(x))
+        return sort(x)
+
+    monkeypatch.setattr(diagnostics, "_sort", counted)
+    min_ess(symmetric)
+    min_ess(factor)  # the zeros above the diagonal are one more
+    assert sizes == [10, 11]
 
 
 @pytest.mark.parametrize("function", EVERY)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 import pyrolatent as pyl
 from pyrolatent.capture.density import capture_density
-from pyrolatent.infer import hmc, speed
-from pyrolatent.infer.sampler import Tuned, lost, restart
+from pyrolatent.infer import chains, speed
 from pyrolatent.infer.speed import default_chains
+from pyrolatent.infer.tuning import Tuned, lost, restart
 from pyrolatent.kernels.hmc import HMCState, metric
 
 
@@ -143,5 +143,6 @@ def test_one_bar_on_a_terminal() -> None:
 
 def test_an_infinite_rhat_is_not_overlooked() -> None:
     values = {"stuck": torch.tensor([1.0, torch.inf]), "constant": torch.tensor(torch.nan)}
-    assert hmc.extreme(values, largest=True) == ("stuck", float("inf"))
-    assert hmc.extreme(values, largest=False) == ("stuck", 1.0)
+    diagnostics = {site: {"rhat": value} for site, value in values.items()}
+    assert chains.extreme(diagnostics, "rhat", largest=True) == ("stuck", float("inf"))
+    assert chains.extreme(diagnostics, "rhat", largest=False) == ("stuck", 1.0)

@@ -17,6 +17,7 @@ from pyrolatent.capture.density import capture_density
 from pyrolatent.infer.laplace import Laplace
 from pyrolatent.infer.modes import find_modes
 from pyrolatent.infer.points import capture_points
+from pyrolatent.infer.stages import Stages
 from pyrolatent.seeds import generator
 from tests import user_models as um
 
@@ -222,7 +223,7 @@ def test_more_modes_than_one_are_found_side_by_side() -> None:
     with density.context(), torch.no_grad():
         points = capture_points(density, False, 0)
         starts = 6 * torch.rand(64, 3, generator=generator(0, "starts"), dtype=torch.float64) - 3
-        modes = find_modes(points, starts)
+        modes = find_modes(Stages(points), starts)
     corners = {tuple(mode.position.round().int().tolist()) for mode in modes}
     assert corners == {(x, y, z) for x in (-4, 4) for y in (-4, 4) for z in (-4, 4)}
 

@@ -21,6 +21,7 @@ from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.importance import ImportanceSampling
 from pyrolatent.infer.laplace import Laplace
 from pyrolatent.infer.method import Method
+from pyrolatent.infer.nuts import NUTS
 from pyrolatent.infer.svi import SVI
 from pyrolatent.models.mvn import BayesianMVN
 from pyrolatent.result import Fit
@@ -93,6 +94,7 @@ CASES: dict[str, Callable[[], Case]] = {
 }
 METHODS: dict[str, Method] = {
     "HMC": HMC(num_chains=16, num_warmup=100, num_draws=150),
+    "NUTS": NUTS(num_chains=16, num_warmup=100, num_draws=100),
     "SVI": SVI(num_steps=2_500, lr=0.03, num_draws=2_000),
     "Laplace": Laplace(num_draws=2_000),
     "ImportanceSampling": ImportanceSampling(num_draws=10_000),
@@ -105,6 +107,7 @@ REFUSED: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
         labels_only,
         {
             "HMC": r"only discrete latent sites",
+            "NUTS": r"only discrete latent sites",
             "SVI": r"nothing to learn",
             "Laplace": r"only discrete latent sites",
             "ImportanceSampling": r"only discrete latent sites",
@@ -115,6 +118,7 @@ REFUSED: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
         nothing_open,
         {
             "HMC": r"no latent site to infer",
+            "NUTS": r"no latent site to infer",
             "SVI": r"nothing to learn",
             "Laplace": r"no latent site to infer",
             "ImportanceSampling": r"no latent site to infer",

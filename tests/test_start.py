@@ -7,16 +7,19 @@ import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 import pyrolatent as pyl
-from pyrolatent.capture.density import capture_density
+from pyrolatent.capture.density import LogDensity, capture_density
 from pyrolatent.diagnostics import mcse_mean
 from pyrolatent.infer.laplace import Laplace
+from pyrolatent.infer.movers import Trajectories
 from pyrolatent.infer.progress import progress_bar
-from pyrolatent.infer.sampler import Sampler
+from pyrolatent.infer.sampler import Plan, Sampler
 from pyrolatent.infer.start import spaced, starting_draws
 from pyrolatent.infer.svi import SVI
-from pyrolatent.kernels.leapfrog import leapfrog_step
+from pyrolatent.infer.tuning import flat_covariance
+from pyrolatent.kernels.leapfrog import Step, density_of, leapfrog_step
 from pyrolatent.result import Fit
 from pyrolatent.seeds import generator
 
@@ -42,6 +45,13 @@ def fitted() -> Fit:
     return pyl.fit(line, line_data(), Laplace(), seed=SEED)
 
 
+def made(density: LogDensity, step: Step, bar: "tqdm[None]") -> Sampler:
+    """Return a sampler of 16 chains that warms up in 40 transitions."""
+    evaluate = density_of(step, flat_covariance(density))
+    mover = Trajectories(step)
+    return Sampler(density, evaluate, mover, Plan(16, 4, 40, 10), generator(SEED, "hmc"), bar)
+
+
 def warm_up_steps(start: Fit | None) -> int:
     """Return how many calls of the leapfrog step the warm-up takes, its ascent included."""
     density = capture_density(line, line_data(), seed=SEED)
@@ -53,8 +63,9 @@ def warm_up_steps(start: Fit | None) -> int:
         return step(*arguments)
 
     with density.context(), torch.no_grad(), progress_bar(100, wanted=False) as bar:
-        sampler = Sampler(density, counted, generator(SEED, "hmc"), bar)
-        sampler.warm_up(16, 4, 40, None if start is None else starting_draws(density, start))
+        sampler = made(density, counted, bar)
+        run, _ = sampler.begin(None if start is None else starting_draws(density, start))
+        sampler.warm_up(run)
     return count
 
 
@@ -75,9 +86,8 @@ def test_one_draw_for_each_superchain() -> None:
     start = fitted()
     density = capture_density(line, line_data(), seed=SEED)
     with density.context(), torch.no_grad(), progress_bar(0, wanted=False) as bar:
-        sampler = Sampler(density, leapfrog_step(density.batched), generator(SEED, "hmc"), bar)
         draws = starting_draws(density, start)
-        tuned = sampler.first_tuning(16, 4, draws)
+        tuned = made(density, leapfrog_step(density.batched), bar).first_tuning(draws)
     position = tuned.state.position.unflatten(0, (4, 4))
     assert torch.equal(position, position[:, :1].expand_as(position))
     assert torch.equal(position[:, 0], draws[[0, 333, 666, 999]])

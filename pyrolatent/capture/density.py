@@ -12,7 +12,7 @@ from pyrolatent.capture.context import model_context
 from pyrolatent.capture.discrete import check_enumerable, draw_sites, uniform_numbers
 from pyrolatent.capture.failures import explained
 from pyrolatent.capture.joint import LogJoint, evaluate
-from pyrolatent.capture.ladder import Batched, Rung, climb, map_points
+from pyrolatent.capture.ladder import MAX_POINTS, Batched, Rung, climb, map_points
 from pyrolatent.capture.messages import Message
 from pyrolatent.capture.modes import FailingCholesky, ReadValues
 from pyrolatent.capture.sites import SiteTable, read_sites
@@ -21,7 +21,7 @@ from pyrolatent.pair import Model
 from pyrolatent.seeds import generator
 
 POSITION = "position of the latents"  # beside the discrete sites, so that one map runs over both
-MAX_CELLS = 2**24  # of tables over discrete values, all points together
+MAX_CELLS = 2**22  # of all sites and tables over discrete values, on the device at a time: 32 MiB in float64
 
 
 @final
@@ -83,21 +83,42 @@ class LogDensity:
             joint = evaluate(self.model, self.data, self.sites, point.pop(POSITION))
             return draw_sites(joint.messages, self.sites.discrete, point)
 
-        parts = []
         with self.context(), torch.no_grad():
-            for flat in position.split(max(1, MAX_CELLS // self.largest_table)):
-                uniforms = uniform_numbers(self.sites.discrete, len(flat), random)
-                parts.append(map_points(draw, {**uniforms, POSITION: flat}, self.rung))
-        return {name: torch.cat([part[name] for part in parts]) for name in self.sites.discrete}
+            uniforms = uniform_numbers(self.sites.discrete, len(position), random)
+            return map_points(draw, {**uniforms, POSITION: position}, self.rung)
 
     def samples(self, position: Tensor, seed: int) -> dict[str, Tensor]:
         """Return all sites `(chain, draw, *site)`, on the host, at `position (chain, draw, D)`.
 
-        Discrete sites are drawn given the others.
+        Discrete sites are drawn given the others.  The device holds a piece at a time, so its memory
+        does not grow with the number of draws.
         """
-        flat = position.flatten(0, 1).to(self.device)
-        sites = self.constrain(flat, self.discrete(flat, generator(seed, "discrete", device=self.device)))
-        return {name: values.cpu().unflatten(0, position.shape[:2]) for name, values in sites.items()}
+        random = generator(seed, "discrete", device=self.device)
+        flat, begin = position.flatten(0, 1), 0
+        found: dict[str, Tensor] = {}
+        for piece in flat.split(self.points_at_once):
+            piece = piece.to(self.device)
+            for name, values in self.constrain(piece, self.discrete(piece, random)).items():
+                if name not in found:
+                    shape = (len(flat), *values.shape[1:])
+                    found[name] = torch.empty(shape, dtype=values.dtype, device="cpu")
+                found[name][begin : begin + len(piece)] = values
+            begin += len(piece)
+        return {name: values.unflatten(0, position.shape[:2]) for name, values in found.items()}
+
+    @property
+    def points_at_once(self) -> int:
+        """How many points have at most `MAX_CELLS` cells, one at least.
+
+        Several full batches of `map_points` where they fit, so that each point is computed in the
+        batch in which it would be without cuts.
+        """
+        table = self.sites
+        kept = {**table.latents, **table.deterministics, **table.discrete}
+        rows = {name: site for name, site in table.observed.items() if name not in table.summaries}
+        cells = sum(site.shape.numel() for site in (*kept.values(), *rows.values())) + self.largest_table
+        points = max(1, MAX_CELLS // cells)
+        return points - points % MAX_POINTS if points > MAX_POINTS else points
 
     def log_prob_of_sites(self, position: Tensor) -> dict[str, float]:
         """Return each site's log-probability, and the Jacobian's, at one `position (D,)`."""

@@ -30,10 +30,15 @@ Values = Mapping[str, Tensor]
 
 
 def uniform_numbers(sites: Mapping[str, Site], num_draws: int, random: torch.Generator) -> dict[str, Tensor]:
-    """Return what `draw_sites` needs for each of `num_draws` draws `(S, *site)`."""
+    """Return what `draw_sites` needs for each of `num_draws` draws `(S, *site)`.
+
+    Numbers of one draw follow each other in the stream, so on the CPU it may be read in pieces.
+    """
+    sizes = [site.shape.numel() for site in sites.values()]
+    numbers = torch.rand((num_draws, sum(sizes)), generator=random, device=random.device).split(sizes, 1)
     return {
-        name: torch.rand((num_draws, *site.shape), generator=random, device=random.device)
-        for name, site in sites.items()
+        name: part.reshape(num_draws, *site.shape)
+        for (name, site), part in zip(sites.items(), numbers, strict=True)
     }
 
 

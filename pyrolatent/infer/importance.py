@@ -17,17 +17,19 @@ from torch import Tensor
 
 from pyrolatent.capture.density import LogDensity
 from pyrolatent.diagnostics import MIN_ESS
+from pyrolatent.infer.chains import interrupted
 from pyrolatent.infer.clock import Clock
 from pyrolatent.infer.guide_proposal import given_guide, trained_guide
 from pyrolatent.infer.laplace import MIN_DRAWS, climbers, doubts
 from pyrolatent.infer.method import Method, check_least
 from pyrolatent.infer.modes import find_modes
-from pyrolatent.infer.points import Points, capture_points
+from pyrolatent.infer.points import capture_points
 from pyrolatent.infer.proposal import MAX_MOVES, HeavyNormal, Proposal, adapted, log_ratios
 from pyrolatent.infer.resampling import resampled
-from pyrolatent.infer.sampler import flat_covariance
 from pyrolatent.infer.speed import slowness
+from pyrolatent.infer.stages import Stages, stages_of
 from pyrolatent.infer.start import check_same_model, learnt, starting_draws
+from pyrolatent.infer.tuning import flat_covariance
 from pyrolatent.kernels.adaptation import pooled_covariance
 from pyrolatent.psis import psis, quantity_ess, reliable_k, weights_ess
 from pyrolatent.result import Fit, Problem, Weights
@@ -61,13 +63,16 @@ class ImportanceSampling(Method):
         density, parameters, params, state = learnt(problem)
         random = generator(problem.seed, "importance", device=problem.device)
         with density.context(), torch.no_grad():
-            points = capture_points(density, problem.compile, (2 + MAX_MOVES) * self.num_draws)
+            planned = (2 + MAX_MOVES) * self.num_draws
+            points = capture_points(density, problem.compile, planned)
             clock.lap("capture")
-            proposal, warnings = choose_proposal(problem, points, self.num_draws, random)
+            stages = stages_of(problem, points, planned)
+            proposal, warnings = choose_proposal(problem, stages, self.num_draws, random)
             clock.lap("proposal")
             position, log_prob = proposal.draw(self.num_draws, random)
-            value = points(position)[0]
-            raw = log_ratios(value, log_prob)
+            value = stages.log_density(position, least=MIN_DRAWS)
+            made = len(value)
+            position, raw = position[:made], log_ratios(value, log_prob[:made])
         smoothed, pareto_k = psis(raw)
         keep = resampled(smoothed, random)
         samples = density.samples(position[keep][None], problem.seed)
@@ -75,12 +80,9 @@ class ImportanceSampling(Method):
         diagnostics = judged(density, position, smoothed, len(keep))
         clock.lap("diagnostics")
         log_evidence, error = evidence(raw)
-        info = points.info | {
-            "log_evidence": log_evidence,
-            "log_evidence_error": error,
-            "ess": weights_ess(smoothed),
-            "seconds": clock.seconds,
-        }
+        info = points.info | clock.info | {"log_evidence": log_evidence, "log_evidence_error": error}
+        info["ess"] = weights_ess(smoothed)
+        warnings += interrupted(problem, made, self.num_draws) if made < self.num_draws else ()
         warnings += weaknesses(raw, smoothed, pareto_k, len(keep)) + slowness(density, problem.compile)
         weights, stats = Weights(raw.cpu(), smoothed.cpu(), pareto_k), {"lp": value[keep][None].cpu()}
         return Fit(
@@ -90,10 +92,11 @@ class ImportanceSampling(Method):
 
 
 def choose_proposal(
-    problem: Problem, points: Points, num_draws: int, random: torch.Generator
+    problem: Problem, stages: Stages, num_draws: int, random: torch.Generator
 ) -> tuple[Proposal, tuple[str, ...]]:
     """Return what is known best to stand in for the posterior, and what speaks against it."""
-    density, start = points.density, problem.start
+    points, start = stages.points, problem.start
+    density = points.density
     warnings: tuple[str, ...] = ()
     if (guide := trained_guide(problem, density)) is not None:
         return guide, warnings
@@ -102,9 +105,9 @@ def choose_proposal(
     elif (guide := given_guide(problem, density)) is not None:
         return guide, warnings
     else:
-        modes = find_modes(points, climbers(points, None, random))
+        modes = find_modes(stages, climbers(points, None, random))
         normal, warnings = HeavyNormal(modes[0].position, modes[0].factor), doubts(modes, density)
-    return adapted(normal, points, num_draws, random), warnings
+    return adapted(normal, stages.log_density, num_draws, random), warnings
 
 
 def normal_of(density: LogDensity, start: Fit) -> HeavyNormal:

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from pyrolatent.capture.density import LogDensity
+from pyrolatent.infer.chains import interrupted
 from pyrolatent.infer.clock import Clock
 from pyrolatent.infer.method import Method, check_least
 from pyrolatent.infer.modes import Mode, find_modes
 from pyrolatent.infer.points import Points, capture_points
 from pyrolatent.infer.proposal import NormalProposal, log_ratios
 from pyrolatent.infer.speed import slowness
+from pyrolatent.infer.stages import stages_of
 from pyrolatent.infer.start import learnt, spaced, starting_draws, starting_points
 from pyrolatent.psis import psis, reliable_k
 from pyrolatent.result import Fit, Problem, Weights
@@ -53,22 +55,22 @@ class Laplace(Method):
         with density.context(), torch.no_grad():
             points = capture_points(density, problem.compile, self.num_draws)
             clock.lap("capture")
-            modes = find_modes(points, climbers(points, problem.start, random))
+            stages = stages_of(problem, points, self.num_draws)
+            modes = find_modes(stages, climbers(points, problem.start, random))
             clock.lap("ascent")
             mode = modes[0]
             position, log_prob = NormalProposal(mode.position, mode.factor).draw(self.num_draws, random)
-            value = points(position)[0]
-            raw = log_ratios(value, log_prob)
+            value = stages.log_density(position, least=MIN_DRAWS)
+            made = len(value)
+            raw = log_ratios(value, log_prob[:made])
         smoothed, pareto_k = psis(raw)
         possible = raw.isfinite()
-        samples = density.samples(position[possible][None], problem.seed)
+        samples = density.samples(position[:made][possible][None], problem.seed)
         clock.lap("draws")
-        info = points.info | {
-            "log_evidence": mode.log_evidence,
-            "num_modes": len(modes),
-            "seconds": clock.seconds,
-        }
-        warnings = doubts(modes, density) + misfit(pareto_k, possible) + slowness(density, problem.compile)
+        info = points.info | clock.info | {"log_evidence": mode.log_evidence, "num_modes": len(modes)}
+        warnings = interrupted(problem, made, self.num_draws) if made < self.num_draws else ()
+        warnings += doubts(modes, density) + misfit(pareto_k, possible)
+        warnings += slowness(density, problem.compile)
         return Fit(
             problem, self, density.sites, samples, {"lp": value[possible][None].cpu()}, {}, warnings, info,
             weights=Weights(raw.cpu(), smoothed.cpu(), pareto_k),

@@ -26,3 +26,13 @@ def check_least(name: str, value: int | None, least: int) -> None:
     """
     if value is not None and value < least:
         raise ArgumentError(f"{name} is too small", why=f"got {value}", remedy=f"give at least {least}")
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Refuse a setting that must lie strictly between 0 and 1.
+
+    Raises:
+        ArgumentError: It does not.
+    """
+    if not 0 < value < 1:
+        raise ArgumentError(f"{name} must lie between 0 and 1", why=f"got {value}")

@@ -7,11 +7,13 @@ the data say nothing about, the normal has scale 1 there.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import torch
 from torch import Tensor
 
+from pyrolatent.infer.stages import Stages
 from pyrolatent.infer.start import MAX_ASCENT, adam_ascent
 from pyrolatent.kernels.adaptation import flat_as_one, hessians
 from pyrolatent.kernels.ascent import lbfgs_ascent
@@ -64,13 +66,21 @@ class Mode:
         return torch.linalg.solve_ex(self.factor, (points - self.position).mT)[0].norm(dim=0)
 
 
-def find_modes(evaluate: Density, starts: Tensor) -> list[Mode]:
+def find_modes(stages: Stages, starts: Tensor) -> list[Mode]:
     """Return the modes that climbs from `starts (B, D)` end at, by evidence, the best first."""
-    climbed = lbfgs_ascent(evaluate, adam_ascent(evaluate, starts), MAX_ASCENT)
+    evaluate = stages.points
+
+    def climb() -> dict[str, Tensor]:
+        return {"position": lbfgs_ascent(evaluate, adam_ascent(evaluate, starts), MAX_ASCENT)}
+
+    def mode_above(position: Tensor) -> dict[str, Tensor]:
+        return vars(newton_ascent(evaluate, position))
+
+    climbed = stages.once(climb)["position"]
     left = climbed[evaluate(climbed)[0].argsort(descending=True)]
     modes: list[Mode] = []
     for _ in range(MAX_MODES):
-        mode = newton_ascent(evaluate, left[0])
+        mode = Mode(**stages.once(partial(mode_above, left[0])))
         if not any(other.distance(mode.position[None]) < SAME for other in modes):
             modes.append(mode)
         left = left[1:][mode.distance(left[1:]) > BULK]

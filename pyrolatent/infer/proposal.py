@@ -7,6 +7,7 @@ lighter than the posterior's.
 
 import abc
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, final
 
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor
 
 from pyrolatent.errors import ModelError
-from pyrolatent.kernels.leapfrog import Density
 from pyrolatent.psis import weights_ess
 
 DEGREES_OF_FREEDOM = 5
@@ -115,7 +115,9 @@ def log_ratios(value: Tensor, log_prob: Tensor) -> Tensor:
     return raw
 
 
-def adapted(proposal: HeavyNormal, evaluate: Density, num_draws: int, random: torch.Generator) -> HeavyNormal:
+def adapted(
+    proposal: HeavyNormal, log_density: Callable[[Tensor], Tensor], num_draws: int, random: torch.Generator
+) -> HeavyNormal:
     """Return the proposal moved to the posterior's mean and covariance, as its weighted draws tell them.
 
     The curvature at a mode says little of a skewed posterior.  Few draws count at first, so weights
@@ -129,7 +131,7 @@ def adapted(proposal: HeavyNormal, evaluate: Density, num_draws: int, random: to
     best, best_ess = proposal, 0.0
     for _ in range(1 + MAX_MOVES):
         draws = proposal.draw(num_draws, random)
-        raw = log_ratios(evaluate(draws.position)[0], draws.log_prob)
+        raw = log_ratios(log_density(draws.position), draws.log_prob)
         ess = weights_ess(raw.log_softmax(0))
         best, best_ess = (proposal, ess) if ess > best_ess else (best, best_ess)
         if ess > ENOUGH * num_draws:

@@ -1,11 +1,10 @@
-"""Many chains of Hamiltonian Monte Carlo on one captured density: warm-up and draws.
+"""Many chains on one captured density: warm-up, draws, and how a run is kept and gone on with.
 
-Warm-up learns step size, metric and path length from all chains together.  The mean path is 1.5
-standard deviations of the widest direction after whitening by the metric (the path rule); each
-trajectory's length is jittered, since fixed lengths resonate.
+Warm-up learns step size, metric and path length from all chains of all processes together.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
@@ -13,186 +12,218 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyrolatent.capture.density import LogDensity
+from pyrolatent.checkpoint import Checkpoint
+from pyrolatent.infer.movers import Mover, Noise, kept_path
 from pyrolatent.infer.start import ascend, begin_at, starting_points
-from pyrolatent.kernels.adaptation import (
-    MAX_DENSE,
-    MAX_STEPS,
-    PATH_FACTOR,
-    PATH_JITTER,
-    dual_averaging,
-    path_length,
-    pooled_covariance,
-)
-from pyrolatent.kernels.hmc import HMCInfo, HMCState, Metric, metric, start, transition
-from pyrolatent.kernels.leapfrog import Step, density_of
+from pyrolatent.infer.tuning import Tuned, flat_covariance, relearn
+from pyrolatent.kernels.adaptation import PATH_FACTOR, DualAveraging, dual_averaging
+from pyrolatent.kernels.chees import PathAscent, path_ascent
+from pyrolatent.kernels.hmc import HMCState, Metric, start
+from pyrolatent.kernels.leapfrog import Density
+from pyrolatent.ranks import Ranks
 
-TARGET_ACCEPTANCE = 0.9
 REFRESH = (0.1, 0.25, 0.5, 0.8)  # parts of the warm-up after which metric and path are learnt anew
-EARLY_STEPS = 64  # leapfrog steps at most while chains are still on their way
-NEGLIGIBLE = 30.0  # nats, besides one for each dimension, below which a neighbourhood does not count
+BLOCK = 50  # draws after which a run that may stop early is judged,
+LEAST = 100  # but not before so many
+NEVER = 1e-8  # an acceptance rate not met by chance where the mean of all chains is
+USUAL = 0.7  # and the step size fits everywhere
 
 
 @final
 @dataclass(frozen=True)
-class Tuned:
-    """Where the chains are and how they move."""
+class Plan:
+    """How many chains there are, in superchains that begin at one point, and how long they run."""
 
-    state: HMCState
-    metric: Metric
-    step_size: Tensor  # (B,) early in the warm-up, then ()
-    path: float
-    restarts: int = 0  # lost chains moved to where others are, so far
+    num_chains: int
+    superchain_size: int
+    num_warmup: int
+    num_draws: int
 
 
 @final
 @dataclass(frozen=True)
+class Run:
+    """All that the next transition depends on, besides the density."""
+
+    done: int  # transitions, those of the warm-up included
+    tuned: Tuned
+    adaptation: DualAveraging
+    window: list[HMCState]
+    divergences: int
+    random: Tensor  # state of the random stream
+    stiff: bool = False  # whether the second half of the warm-up met steps that were far too long
+
+
+KEPT = (Run, Tuned, HMCState, Metric, DualAveraging, PathAscent)
+
+
+@final
+@dataclass
 class Draws:
-    """Positions `(chain, draw, D)` and statistics `(chain, draw)`, on the host."""
+    """Positions `(chain, draw, D)` and statistics `(chain, draw)`, on the host, as they are made."""
 
-    position: Tensor
-    stats: dict[str, Tensor]
+    parts: list[dict[str, Tensor]] = field(default_factory=list)
+    kept: int = 0  # parts that a checkpoint holds
+
+    def append(self, position: Tensor, stats: dict[str, Tensor]) -> None:
+        draw = {"position": position, **stats}
+        self.parts.append({name: value[:, None].cpu() for name, value in draw.items()})
+
+    @property
+    def number(self) -> int:
+        return sum(part["lp"].shape[1] for part in self.parts)
+
+    def joined(self, first: int = 0) -> dict[str, Tensor]:
+        """Return the draws made since part `first`, by name."""
+        parts = self.parts[first:]
+        return {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]} if parts else {}
+
+
+Enough = Callable[[Tensor], bool]  # whether draws `(chain, draw, D)` are what was asked for
 
 
 @final
 @dataclass(frozen=True)
 class Sampler:
-    """What stays fixed during a run: the density, its captured leapfrog step, the random stream."""
+    """What stays fixed during a run."""
 
     density: LogDensity
-    step: Step
+    evaluate: Density  # the density of this process's chains
+    mover: Mover
+    plan: Plan
     random: torch.Generator
     bar: "tqdm[None]"
+    ranks: Ranks = field(default_factory=Ranks)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
 
-    def warm_up(
-        self, num_chains: int, superchain_size: int, num_warmup: int, start: Tensor | None = None
-    ) -> Tuned:
-        """Return chains that have found the posterior, and their tuning.
+    @property
+    def noise(self) -> Noise:
+        return Noise(self.random, self.ranks)
+
+    def begin(self, start: Tensor | None = None) -> tuple[Run, Draws]:
+        """Return a run at its start, or where an earlier process left it.
+
+        Args:
+            start: Draws `(S, D)` to begin at.
+        """
+        kept = self.checkpoint.read(KEPT, self.density.device)
+        if kept is None:
+            tuned = self.first_tuning(start)
+            return Run(0, tuned, dual_averaging(tuned.step_size), [], 0, self.random.get_state()), Draws()
+        self.random.set_state(kept.random)
+        pieces = [{n: self.ranks.share(v) for n, v in piece.items()} for piece in self.checkpoint.pieces()]
+        self.bar.update(kept.done)
+        return of_chains(kept, self.ranks.share), Draws(pieces, len(pieces))
+
+    def first_tuning(self, draws: Tensor | None = None) -> Tuned:
+        """Ascend from random points and take the metric from the curvature there, or both from `draws`."""
+        density, plan, ranks = self.density, self.plan, self.ranks
+        evaluate, size = self.evaluate, plan.superchain_size
+        if draws is None:
+            position = starting_points(density, evaluate, plan.num_chains, size, self.random, ranks)
+            position, first = ascend(evaluate, position, size, ranks)
+        else:
+            flat = flat_covariance(density)
+            position, first = begin_at(evaluate, draws, plan.num_chains, size, flat, ranks)
+        state = start(evaluate, position)
+        step_size = torch.full_like(state.log_density, density.dim**-0.25)
+        ascent = path_ascent(step_size.new_tensor(PATH_FACTOR)) if self.mover.learns_path else None
+        return Tuned(state, first, step_size, PATH_FACTOR, ascent=ascent)
+
+    def warm_up(self, run: Run) -> Run:
+        """Return a run whose chains have found the posterior, with its tuning.
 
         In the first half each chain has a step size of its own, so that one in a steep place can
-        leave it without slowing the others down; then they share one.  Whenever metric and path are
-        learnt anew, chains that are lost restart from where others are.  `start (S, D)` are draws to
-        begin at.
+        leave it without slowing the others down; then they share one, and a stricter target once one
+        of them has met a place where it is far too long.  Whenever metric and path are learnt anew,
+        chains that are lost restart from where others are.
         """
-        tuned = self.first_tuning(num_chains, superchain_size, start)
-        adaptation = dual_averaging(tuned.step_size)
-        refreshes = {round(part * num_warmup) for part in REFRESH}
-        window: list[HMCState] = []
-        num_divergences = 0
-        for iteration in range(1, num_warmup + 1):
-            early = iteration < num_warmup // 2
-            tuned, info, _ = self.move(tuned, EARLY_STEPS if early else MAX_STEPS)
-            rate = info.acceptance_rate if early else info.acceptance_rate.mean()
-            if iteration == num_warmup // 2:
-                adaptation = dual_averaging(adaptation.step_size.median())
-            adaptation = adaptation.update(rate, TARGET_ACCEPTANCE)
-            window.append(tuned.state)
-            if iteration in refreshes:
-                astray = lost(window)
-                tuned = refresh(tuned, torch.cat([state.position[~astray] for state in window]))
-                tuned = restart(tuned, astray, self.random)
-                adaptation, window = dual_averaging(adaptation.step_size), []
-            tuned = replace(tuned, step_size=adaptation.step_size)
-            num_divergences += int(info.diverging.sum())
-            self.report("warm-up", num_divergences, tuned)
-        return replace(tuned, step_size=adaptation.average_step_size)
+        while run.done < self.plan.num_warmup:
+            run = self.warm_up_once(run)
+            self.report("warm-up", run)
+            if run.done == self.plan.num_warmup:
+                tuned = kept_path(run.tuned)
+                run = replace(run, tuned=replace(tuned, step_size=run.adaptation.average_step_size))
+            self.keep(run)
+        return run
 
-    def first_tuning(self, num_chains: int, superchain_size: int, draws: Tensor | None = None) -> Tuned:
-        """Ascend from random points and take the metric from the curvature there, or both from `draws`."""
-        flat = flat_covariance(self.density)
-        evaluate = density_of(self.step, flat)
-        if draws is None:
-            position = starting_points(self.density, evaluate, num_chains, superchain_size, self.random)
-            position, first = ascend(evaluate, position, superchain_size)
-        else:
-            position, first = begin_at(evaluate, draws, num_chains, superchain_size, flat)
-        state = start(evaluate, position)
-        return Tuned(state, first, torch.full_like(state.log_density, self.density.dim**-0.25), PATH_FACTOR)
+    def warm_up_once(self, run: Run) -> Run:
+        """Return the run after one more transition of the warm-up."""
+        iteration, num_warmup = run.done + 1, self.plan.num_warmup
+        early = iteration < num_warmup // 2
+        tuned, stats = self.mover(run.tuned, self.noise, early)
+        rate = stats["acceptance_rate"] if early else self.ranks.mean(stats["acceptance_rate"].mean())
+        adaptation, window = run.adaptation, [*run.window, tuned.state]
+        if iteration == num_warmup // 2:
+            adaptation = dual_averaging(self.ranks.gather(adaptation.step_size).median())
+        shared = run.tuned.step_size.ndim == 0
+        stiff = run.stiff or (shared and self.is_stiff(stats["acceptance_rate"]))
+        target = self.mover.strict_acceptance if stiff else self.mover.target_acceptance
+        adaptation = adaptation.update(rate, target)
+        if iteration in {round(part * num_warmup) for part in REFRESH}:
+            tuned = relearn(tuned, window, self.random, self.ranks)
+            adaptation, window = dual_averaging(adaptation.step_size), []
+        tuned = replace(tuned, step_size=adaptation.step_size)
+        divergences = run.divergences + int(stats["diverging"].sum())
+        return Run(iteration, tuned, adaptation, window, divergences, self.random.get_state(), stiff)
 
-    def move(self, tuned: Tuned, max_steps: int = MAX_STEPS) -> tuple[Tuned, HMCInfo, int]:
-        """Return the chains after one transition, what happened, and its number of leapfrog steps."""
-        position = tuned.state.position
-        options: dict[str, Any] = {
-            "generator": self.random,
-            "dtype": position.dtype,
-            "device": position.device,
-        }
-        low, high = PATH_JITTER
-        jitter = low + (high - low) * float(torch.rand((), **options))
-        num_steps = min(max(round(tuned.path * jitter / float(tuned.step_size.median())), 1), max_steps)
-        noise, uniform = torch.randn(position.shape, **options), torch.rand(len(position), **options)
-        step_size = tuned.step_size.expand(len(position))[:, None]
-        state, info = transition(self.step, tuned.state, tuned.metric, step_size, num_steps, noise, uniform)
-        return replace(tuned, state=state), info, num_steps
+    def is_stiff(self, acceptance_rate: Tensor) -> bool:
+        """Return whether a step size that suits the chains `(B,)` of all processes fails one of them."""
+        everywhere = self.ranks.gather(acceptance_rate)
+        return bool((everywhere.mean() > USUAL) & (everywhere.min() < NEVER))
 
-    def draw(self, tuned: Tuned, num_draws: int) -> Draws:
-        """Return `num_draws` draws of each chain, or those made before the user interrupted."""
-        positions: list[Tensor] = []
-        stats: list[dict[str, Tensor]] = []
-        num_divergences = 0
+    def draw(self, run: Run, draws: Draws, enough: Enough | None = None) -> bool:
+        """Fill `draws` until they are `enough` or as many as planned; return False if the user interrupts."""
+        run = run if draws.number else replace(run, divergences=0, window=[])
         try:
-            for _ in range(num_draws):
-                tuned, info, num_steps = self.move(tuned)
-                stats.append(statistics(tuned, info, num_steps))
-                positions.append(tuned.state.position.cpu())
-                num_divergences += int(info.diverging.sum())
-                self.report("draws", num_divergences, tuned)
+            while draws.number < self.plan.num_draws and not self.may_stop(draws, enough):
+                tuned, stats = self.mover(run.tuned, self.noise, early=False)
+                divergences = run.divergences + int(stats["diverging"].sum())
+                random = self.random.get_state()
+                run = replace(run, done=run.done + 1, tuned=tuned, divergences=divergences, random=random)
+                draws.append(tuned.state.position, stats)
+                self.report("draws", run)
+                self.keep(run, draws)
         except KeyboardInterrupt:
-            if not positions:
+            if not draws.number or not self.ranks.alone:  # the other processes would wait forever
                 raise
-        kept = stats[: len(positions)]
-        return Draws(
-            torch.stack(positions, 1), {name: torch.stack([row[name] for row in kept], 1) for name in kept[0]}
-        )
+            return False
+        return True
 
-    def report(self, stage: str, num_divergences: int, tuned: Tuned) -> None:
-        step_size = f"{float(tuned.step_size.median()):.3g}"
-        self.bar.set_postfix(stage=stage, divergences=num_divergences, step_size=step_size, refresh=False)
+    def may_stop(self, draws: Draws, enough: Enough | None) -> bool:
+        """Return whether a run that may stop early has come to the end of a block, and has enough."""
+        number = draws.number
+        if enough is None or number < LEAST or number % BLOCK:
+            return False
+        return enough(self.ranks.gather(draws.joined()["position"]))
+
+    def keep(self, run: Run, draws: Draws | None = None) -> None:
+        """Write a checkpoint if it is time."""
+        if not self.checkpoint.due(run.done, self.plan.num_warmup + self.plan.num_draws):
+            return
+        new = draws.joined(draws.kept) if draws else {}
+        piece = {name: self.ranks.gather(value) for name, value in new.items()}
+        self.checkpoint.write(of_chains(run, self.ranks.gather), piece)
+        if draws:
+            draws.kept = len(draws.parts)
+
+    def report(self, stage: str, run: Run) -> None:
+        step_size = f"{float(run.tuned.step_size.median()):.3g}"
+        self.bar.set_postfix(stage=stage, divergences=run.divergences, step_size=step_size, refresh=False)
         self.bar.update()
 
 
-def flat_covariance(density: LogDensity) -> Tensor:
-    """Return a covariance of scale 1, dense or diagonal as the metric of this density will be."""
-    ones = torch.ones(density.dim, dtype=density.dtype, device=density.device)
-    return torch.diag(ones) if density.dim <= MAX_DENSE else ones
+def of_chains(run: Run, function: Callable[[Tensor], Tensor]) -> Run:
+    """Return the run with `function` applied to all that has one entry for each chain."""
 
+    def each(value: Any) -> Any:
+        return function(value) if isinstance(value, Tensor) and value.ndim else value
 
-def refresh(tuned: Tuned, draws: Tensor) -> Tuned:
-    """Return the tuning with metric and path learnt from the pooled `draws (S, D)`."""
-    learnt = metric(pooled_covariance(draws, tuned.metric.covariance))
-    return replace(tuned, metric=learnt, path=path_length(draws, learnt))
-
-
-def lost(window: list[HMCState]) -> Tensor:
-    """Return which chains `(B,)` are where next to nothing of the posterior is.
-
-    The mean log density of a chain's draws plus the entropy of a normal with their variances
-    estimates how much of the posterior its neighbourhood holds.  A separate mode that matters lies
-    within some nats of the best; a chain on its way, or one that cannot move, far below.
-    """
-    position = torch.stack([state.position for state in window])
-    log_density = torch.stack([state.log_density for state in window]).mean(0)
-    share = (log_density + position.std(0).log().sum(-1)).nan_to_num(nan=-torch.inf)
-    return share < share.max() - NEGLIGIBLE - position.shape[-1]
-
-
-def restart(tuned: Tuned, lost: Tensor, random: torch.Generator) -> Tuned:
-    """Return the chains with lost ones moved to where others, picked at random, are."""
-    found = (~lost).nonzero().flatten()
-    picks = torch.randint(len(found), lost.shape, generator=random, device=lost.device)
-    source = torch.where(lost, found[picks], torch.arange(len(lost), device=lost.device))
-    state = HMCState(*(field[source] for field in tuned.state))
-    return replace(tuned, state=state, restarts=tuned.restarts + int(lost.sum()))
-
-
-def statistics(tuned: Tuned, info: HMCInfo, num_steps: int) -> dict[str, Tensor]:
-    """Return one transition's statistics `(chain,)` under ArviZ's names."""
-    lp = tuned.state.log_density
-    columns = {
-        "lp": lp,
-        "energy": info.energy,
-        "acceptance_rate": info.acceptance_rate,
-        "diverging": info.diverging,
-        "step_size": tuned.step_size.expand(len(lp)),
-        "n_steps": torch.full_like(lp, num_steps, dtype=torch.int64),
-    }
-    return {name: column.cpu() for name, column in columns.items()}
+    tuned, adaptation = run.tuned, run.adaptation
+    state = HMCState(*map(function, tuned.state))
+    return replace(
+        run,
+        tuned=replace(tuned, state=state, step_size=each(tuned.step_size)),
+        adaptation=DualAveraging(*map(each, vars(adaptation).values())),
+        window=[HMCState(*map(function, state)) for state in run.window],
+    )

@@ -15,6 +15,7 @@ from pyrolatent.kernels.ascent import lbfgs_ascent
 from pyrolatent.kernels.hmc import Metric, metric
 from pyrolatent.kernels.leapfrog import Density
 from pyrolatent.pair import Model
+from pyrolatent.ranks import ALONE, Ranks
 from pyrolatent.result import Fit, Problem, spread
 
 ATTEMPTS = 100
@@ -33,9 +34,14 @@ class Learnt(NamedTuple):
 
 
 def starting_points(
-    density: LogDensity, evaluate: Density, num_chains: int, superchain_size: int, random: torch.Generator
+    density: LogDensity,
+    evaluate: Density,
+    num_chains: int,
+    superchain_size: int,
+    random: torch.Generator,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
-    """Return points of finite density `(num_chains, D)`, one for each superchain.
+    """Return points of finite density `(B, D)`, one for each superchain, for the chains of this process.
 
     Raises:
         ModelError: No finite density in 100 attempts; lists each site's log-probability.
@@ -43,10 +49,11 @@ def starting_points(
     shape = (num_chains // superchain_size, density.dim)
     position = random_start(shape, random, density.dtype)
     for _ in range(ATTEMPTS):
-        value, gradient = evaluate(position.repeat_interleave(superchain_size, 0))
-        finite = (value.isfinite() & gradient.isfinite().all(-1))[::superchain_size]
+        own = ranks.share(position).repeat_interleave(superchain_size, 0)
+        value, gradient = evaluate(own)
+        finite = ranks.gather((value.isfinite() & gradient.isfinite().all(-1))[::superchain_size])
         if finite.all():
-            return position.repeat_interleave(superchain_size, 0)
+            return own
         failed = position[~finite][0]
         position = torch.where(finite[:, None], position, random_start(shape, random, density.dtype))
     raise ModelError(
@@ -72,30 +79,30 @@ def missing_values(density: LogDensity) -> str:
     return f"; the data hold NaN: {counts}" if counts else ""
 
 
-def ascend(evaluate: Density, position: Tensor, superchain_size: int) -> tuple[Tensor, Metric]:
-    """Return where chains begin, from random points `(B, D)`, and a first metric.
+def ascend(evaluate: Density, position: Tensor, superchain_size: int, ranks: Ranks) -> tuple[Tensor, Metric]:
+    """Return where chains begin, from random points `(B, D)`, and a first metric, that of the best start.
 
     A mode is the right place for most models, and a spike of the density with next to no mass the
     wrong one (the neck of a centred hierarchy).  So each superchain climbs a little and then all
     the way, and begins where the Laplace approximation sees more of the posterior.
     """
-    near = adam_ascent(evaluate, position)
+
+    def each(starts: Tensor) -> tuple[Tensor, Tensor]:  # the graph has the shape of all chains
+        value, gradient = evaluate(starts.repeat_interleave(superchain_size, 0))
+        return value[::superchain_size], gradient[::superchain_size]
+
+    near = adam_ascent(each, position[::superchain_size])
     if near.shape[1] > MAX_DENSE:
-        return near, metric(torch.ones_like(near[0]))
-    top = lbfgs_ascent(evaluate, near, MAX_ASCENT)
-    evidences, covariances = zip(
-        *(surroundings(evaluate, x, superchain_size) for x in (near, top)), strict=True
-    )
-    evidence, covariance = torch.stack(evidences), torch.stack(covariances)
-    higher = (evidence[1] >= evidence[0]).repeat_interleave(superchain_size)
-    best = evidence.flatten().argmax()
-    return torch.where(higher[:, None], top, near), metric(covariance.flatten(0, 1)[best])
-
-
-def surroundings(evaluate: Density, position: Tensor, superchain_size: int) -> tuple[Tensor, Tensor]:
-    """Return evidence `(K,)` and covariance `(K, D, D)` around the point of each superchain."""
-    value = evaluate(position)[0][::superchain_size]
-    return laplace(value, hessians(evaluate, position[::superchain_size], len(position)))
+        return near.repeat_interleave(superchain_size, 0), metric(torch.ones_like(near[0]))
+    top = lbfgs_ascent(each, near, MAX_ASCENT)
+    around = [laplace(each(x)[0], hessians(evaluate, x, len(position))) for x in (near, top)]
+    (evidence_near, _), (evidence_top, _) = around
+    evidence, covariance = (torch.cat(parts) for parts in zip(*around, strict=True))
+    own, best = evidence.max(0)
+    winner = ranks.gather(own[None]).argmax()
+    of_winner = ranks.gather(covariance[best][None])[winner]
+    higher = torch.where((evidence_top >= evidence_near)[:, None], top, near)
+    return higher.repeat_interleave(superchain_size, 0), metric(of_winner)
 
 
 def adam_ascent(evaluate: Density, position: Tensor) -> Tensor:
@@ -165,7 +172,7 @@ def spaced(draws: Tensor, number: int) -> Tensor:
 
 
 def begin_at(
-    evaluate: Density, draws: Tensor, num_chains: int, superchain_size: int, flat: Tensor
+    evaluate: Density, draws: Tensor, num_chains: int, superchain_size: int, flat: Tensor, ranks: Ranks
 ) -> tuple[Tensor, Metric]:
     """Return where chains begin, each superchain at one of `draws (S, D)`, and their metric.
 
@@ -174,13 +181,14 @@ def begin_at(
     Raises:
         ModelError: The density is not finite at a draw.
     """
-    position = spaced(draws, num_chains // superchain_size).repeat_interleave(superchain_size, 0)
+    starts = ranks.share(spaced(draws, num_chains // superchain_size))
+    position = starts.repeat_interleave(superchain_size, 0)
     value, gradient = evaluate(position)
     possible = value.isfinite() & gradient.isfinite().all(-1)
     if not possible.all():
         raise ModelError(
             "the density of the model is not finite at draws of the fit to start from",
-            why=f"{int((~possible).sum())} of {num_chains} chains",
+            why=f"{int((~possible).sum())} of {len(position)} chains",
             remedy="leave start out, or start from a fit to the same data",
         )
     return position, metric(pooled_covariance(draws, flat))

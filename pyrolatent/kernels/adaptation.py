@@ -11,7 +11,9 @@ from pyrolatent.kernels.leapfrog import Density
 
 PATH_FACTOR = 1.5
 PATH_JITTER = (0.4, 1.6)
-MAX_DENSE = 1_000  # dimensions; beyond, the metric is diagonal
+# Beyond, the metric is diagonal: Hessians and their eigenvalues cost D^3, and with the cheapest gradients
+# dense took 1.8 times as long as diagonal at 1,000, at 200 from a half to an eighth (benchmarks/metrics.py).
+MAX_DENSE = 1_000  # dimensions
 TINY = 1e-12  # variance of a direction in which no chain moves
 MAX_STEPS = 512  # leapfrog steps in one trajectory
 
@@ -78,11 +80,7 @@ def pooled_covariance(draws: Tensor, previous: Tensor) -> Tensor:
 
 def path_length(draws: Tensor, metric: Metric) -> float:
     """Return the mean path: 1.5 sd of the widest direction of `draws (S, D)`, in the metric's units."""
-    centred = draws - draws.mean(0)
-    if metric.covariance.ndim == 1:
-        white = centred / metric.factor
-    else:
-        white = torch.linalg.solve_triangular(metric.factor, centred.T, upper=False).T
+    white = metric.whitened(draws - draws.mean(0))
     gram = white.T @ white if white.shape[1] <= len(white) else white @ white.T
     return PATH_FACTOR * math.sqrt(float(torch.linalg.eigvalsh(gram)[-1]) / len(draws))
 

@@ -24,11 +24,16 @@ class HMCState(NamedTuple):
 
 
 class HMCInfo(NamedTuple):
-    """What happened in one transition, `(B,)` each: energies in nats."""
+    """What happened in one transition, `(B,)` each: energies in nats.
+
+    And where the trajectories ended, before acceptance had its say: position and momentum `(B, D)`.
+    """
 
     acceptance_rate: Tensor
     diverging: Tensor
     energy: Tensor
+    proposal: Tensor
+    momentum: Tensor
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,16 @@ class Metric:
         if self.covariance.ndim == 1:
             return noise / self.factor
         return torch.linalg.solve_triangular(self.factor, noise, upper=False, left=False)
+
+    def whitened(self, position: Tensor) -> Tensor:
+        """Return positions `(B, D)` in coordinates where this covariance is the identity."""
+        if self.covariance.ndim == 1:
+            return position / self.factor
+        return torch.linalg.solve_triangular(self.factor, position.mT, upper=False).mT
+
+    def whitened_velocity(self, momentum: Tensor) -> Tensor:
+        """Return how fast `whitened` positions change under momenta `(B, D)`."""
+        return momentum @ self.factor if self.covariance.ndim == 2 else momentum * self.factor
 
     def kinetic_energy(self, momentum: Tensor) -> Tensor:
         """Return `momentum' covariance momentum / 2` `(B,)`."""
@@ -71,7 +86,7 @@ def transition(
 ) -> tuple[HMCState, HMCInfo]:
     """Move every chain once, given standard normal `noise (B, D)` and `uniform (B,)`."""
     momentum = metric.momentum(noise)
-    energy = metric.kinetic_energy(momentum) - state.log_density
+    energy = 0.5 * (noise**2).sum(-1) - state.log_density
     position, momentum, log_density, gradient = trajectory(
         step, state.position, state.gradient, momentum, step_size, metric.covariance, num_steps
     )
@@ -84,4 +99,5 @@ def transition(
         torch.where(accepted, log_density, state.log_density),
         torch.where(accepted[:, None], gradient, state.gradient),
     )
-    return state, HMCInfo(acceptance_rate, error > DIVERGENCE, torch.where(accepted, new_energy, energy))
+    energy = torch.where(accepted, new_energy, energy)
+    return state, HMCInfo(acceptance_rate, error > DIVERGENCE, energy, position, momentum)

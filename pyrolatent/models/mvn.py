@@ -103,4 +103,4 @@ class BayesianMVN(Pair):
         product = cholesky @ cholesky.mT
         exact = torch.where(torch.eye(len(product), dtype=torch.bool, device=product.device), 1.0, product)
         correlation = pyro.deterministic("correlation", exact)
-        pyro.deterministic("covariance", scale[:, None] * correlation * scale)
+        pyro.deterministic("covariance", scale[:, None] * scale * correlation)
