@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint arviz1 clean
+.PHONY: demo test verify lint bench arviz1 clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -11,9 +11,25 @@ demo: .venv/installed
 test: lint
 	$(BIN)/pytest
 
+# Whether fits are right, by simulation: docs/verification.md. Half an hour.
+verify: .venv/installed-test
+	$(BIN)/pytest -m "verify or not verify" $(addprefix tests/test_,calibration.py geweke.py sbc.py posteriordb.py)
+
 lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Speed beside other libraries, which live in an environment of their own: benchmarks/README.md. Hours.
+bench: .venv/installed-test .venv-bench/installed
+	$(BIN)/python -m benchmarks.samplers
+	$(BIN)/python -m benchmarks.svi
+	$(BIN)/python -m benchmarks.autoguide
+	$(BIN)/python -m benchmarks.scaling gradient
+	$(BIN)/python -m benchmarks.scaling chains
+	$(BIN)/python -m benchmarks.scaling memory
+	$(BIN)/python -m benchmarks.compiling
+	$(BIN)/python -m benchmarks.metrics
+	$(BIN)/python -m benchmarks.page
 
 # ArviZ 1 needs Python 3.12 or newer: make arviz1 PYTHON=python3.13
 arviz1: .venv-arviz1/installed
@@ -38,4 +54,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv-arviz1
 	grep -Ev '^(arviz|xarray-einstats)==' constraints.txt > .venv-arviz1/constraints.txt
 	.venv-arviz1/bin/pip install -c .venv-arviz1/constraints.txt 'arviz>=1' -e '.[test]'
+	touch $@
+
+.venv-bench/installed: benchmarks/requirements-peers.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install -r $<
 	touch $@

@@ -174,7 +174,7 @@ def kept_folder(
     exists = bool(ranks.agreed(int((folder / STATE).exists())))
     wanted = resume is not None and resume is not False
     if exists and not wanted:
-        remedy = "Pass resume=True to go on with it, or another folder"
+        remedy = "Pass resume=True to go on with it (--resume on the command line), or another folder"
         raise StoreError("already holds a checkpoint", where=str(folder), remedy=remedy)
     if exists or not isinstance(resume, bool | None):
         opened(folder / STATE)

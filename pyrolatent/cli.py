@@ -133,6 +133,7 @@ def fit_command(
     from pyrolatent.runs import write_run
 
     method = HMC(chains, warmup, draws, target_ess)
+    check_kept(checkpoint, checkpoint_every, resume, out)
     kinds = read_kinds(schema) if schema else {}
     with process_group() as ranks:
         say = Printer(quiet or not ranks.first)
@@ -252,6 +253,16 @@ class Printer:
     @property
     def seconds(self) -> str:
         return f"({time.perf_counter() - self.started:.1f} s)"
+
+
+def check_kept(checkpoint: Path | None, every: int | None, resume: bool, out: Path) -> None:
+    """Refuse options of a checkpoint without its folder, and one where the fit is to be written."""
+    if checkpoint is None and (resume or every is not None):
+        name = "--resume" if resume else "--checkpoint-every"
+        raise ArgumentError(f"{name} needs a checkpoint", remedy="name its folder with --checkpoint")
+    if checkpoint is not None and checkpoint.resolve().is_relative_to(out.resolve()):
+        what, remedy = "the checkpoint would be in the way of the fit", "name another folder for --checkpoint"
+        raise ArgumentError(what, where=str(out), remedy=remedy)
 
 
 def without(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:

@@ -26,7 +26,7 @@ from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.method import Method, check_least
 from pyrolatent.infer.svi import SVI
 from pyrolatent.pair import Model, Pair, as_pair, check_arguments
-from pyrolatent.ranks import current_ranks
+from pyrolatent.ranks import Ranks, current_ranks
 from pyrolatent.result import Compile, Fit, Problem
 from pyrolatent.saved_parts import method_to_dict, pair_to_dict
 from pyrolatent.seeds import fresh_seed, seeded
@@ -106,7 +106,9 @@ def fit(
         dtype = dtype or (torch.float32 if learnt.of_module and method.learns else torch.float64)
         tensors = {name: as_input(value, dtype, place) for name, value in tensors.items()}
         identity = (
-            {} if folder is None else identity_of(pair, tensors, method, seed, dtype, place, start, compile)
+            {}
+            if folder is None
+            else identity_of(pair, tensors, method, seed, dtype, place, start, compile, ranks)
         )
         if folder is not None and continues:
             check_identity(folder, identity, kept)
@@ -114,7 +116,7 @@ def fit(
         watched = progress and ranks.first
         problem = Problem(pair, tensors, frame, seed, dtype, place, compile, watched, start, keeper, ranks)
         result = method.run(problem)
-    for message in result.warnings:
+    for message in result.warnings if ranks.first else ():
         warnings.warn(message, FitWarning, stacklevel=2)
     return replace(result, info={**result.info, **shapes(result), "versions": versions()})
 
@@ -128,6 +130,7 @@ def identity_of(
     device: torch.device,
     start: Fit | None,
     compile: Compile,
+    ranks: Ranks,
 ) -> dict[str, Any]:
     """Return in words and checksums what a run depends on."""
     guide = pair.guide
@@ -141,6 +144,7 @@ def identity_of(
         "device": device.type,
         "start": None if start is None else checksum([start.samples, start.state]),
         "compile": compile,
+        "processes": ranks.size,
         "C++ compiler": has_compiler(),
         "versions": versions(),
     }

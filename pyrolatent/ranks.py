@@ -46,25 +46,24 @@ class Ranks:
         """Return the parts of all processes, joined along their first dimension."""
         if self.alone:
             return part
-        sent = part.contiguous().to(torch.uint8) if part.dtype == torch.bool else part.contiguous()
+        sent = sendable(part.to(torch.uint8) if part.dtype == torch.bool else part)
         received = [torch.empty_like(sent) for _ in range(self.size)]
         dist.all_gather(received, sent)
-        return torch.cat(received).to(part.dtype)
+        return torch.cat(received).to(part.device, part.dtype)
 
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean of `value` over all processes."""
         if self.alone:
             return value
-        total = value.clone()
+        total = sendable(value.clone())
         dist.all_reduce(total)
-        return total / self.size
+        return (total / self.size).to(value.device)
 
     def agreed(self, number: int) -> int:
         """Return the number that the first process has."""
         if self.alone:
             return number
-        device = f"cuda:{torch.cuda.current_device()}" if dist.get_backend() == "nccl" else "cpu"
-        return int(self.gather(torch.tensor([number], device=device))[0])
+        return int(self.gather(torch.tensor([number]))[0])
 
     def check_share(self, name: str, number: int) -> None:
         """Refuse a `number` of things that cannot be shared out equally.
@@ -81,6 +80,11 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+def sendable(part: Tensor) -> Tensor:
+    """Return the tensor, contiguous, where the backend of the process group can reach it."""
+    return (part.cuda() if dist.get_backend() == "nccl" else part).contiguous()
 
 
 def current_ranks() -> Ranks:

@@ -153,5 +153,8 @@ def evenly_spaced(total: int, wanted: int | None) -> Tensor:
 
 
 def spread(total: int, count: int) -> Tensor:
-    """Return `count` positions from 0 to `total - 1` at equal distances, some twice where there are fewer."""
-    return torch.linspace(0, total - 1, count, dtype=torch.float64).round().long()
+    """Return `count` positions from 0 to `total - 1` at equal distances, some twice where there are fewer.
+
+    On the host, as samples are.
+    """
+    return torch.linspace(0, total - 1, count, dtype=torch.float64, device="cpu").round().long()

@@ -40,6 +40,11 @@ def seeded(seed: int, *name: str | int) -> Iterator[None]:
 
     The caller's random state, CPU and CUDA, is the same after the block as before.
     """
-    with torch.random.fork_rng(enabled=True):
+    with forked():
         torch.manual_seed(int(sequence(seed, *name).generate_state(1, np.uint64)[0] >> np.uint64(1)))
         yield
+
+
+def forked() -> contextlib.AbstractContextManager[None]:
+    """Return a block after which torch's own streams, of the CPU and all other devices, are as before."""
+    return torch.random.fork_rng(range(torch.accelerator.device_count()))  # unnamed, many give a warning

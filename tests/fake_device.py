@@ -4,6 +4,9 @@ Tensors on it hold CPU tensors and call themselves `meta`, the one device withou
 build of torch knows.  As on CUDA, an operation raises where such a tensor meets one on the CPU, unless
 that is a single number `()` in elementwise arithmetic; `numpy` raises, and `to` and `cpu` move.  Unlike
 torch's own fake tensors these have values: code may read them, and results can be compared.
+
+Where the host would wait for a GPU, because it reads a value or because a shape depends on values, is
+counted (`Waits`): each wait costs about as much as several operations.
 """
 
 import contextlib
@@ -14,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.fx.experimental import proxy_tensor
+from torch.optim import optimizer
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -21,6 +25,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 DEVICE = torch.device("meta")
 aten = torch.ops.aten
 MOVES = (aten._to_copy.default, aten.copy_.default)
+READS = (aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default)
 TAKES_NUMBERS = (aten.index_put.default, aten.index_put_.default, aten.fill_.Tensor)
 
 
@@ -46,6 +51,11 @@ class OnDevice(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return compute(func, args, kwargs or {})
+
+    def numpy(self, *, force: bool = False) -> Any:
+        if not force:
+            raise TypeError("can't convert a tensor of this device to numpy; move it with .cpu() first")
+        return self.held.numpy(force=True)
 
     def tolist(self) -> Any:
         return self.held.tolist()  # allowed on CUDA, but not for a subclass of Tensor
@@ -99,6 +109,31 @@ class Operations(TorchDispatchMode):
 
 
 @final
+class Waits(TorchDispatchMode):
+    """Counts where, within a block, the host waits for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with proxy_tensor.disable_proxy_modes_tracing():
+            result = func(*args, **(kwargs or {}))
+        self.number += is_wait(func, args, result)
+        return result
+
+
+def is_wait(func: Any, args: Any, result: Any) -> bool:
+    """True where values leave the device, or a shape follows from them."""
+    if func is aten.index.Tensor or func is aten.index_put_.default:
+        return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    if func in MOVES:
+        source = args[1] if func is aten.copy_.default else args[0]
+        return isinstance(source, OnDevice) and not isinstance(result, OnDevice)
+    return func in READS and isinstance(args[0], OnDevice)
+
+
+@final
 class Literals(TorchFunctionMode):
     """Moves `torch.tensor([...], device=...)` with its values, which torch drops for `meta`."""
 
@@ -130,8 +165,10 @@ class Generator(torch.Generator):
 @contextlib.contextmanager
 def fake_device() -> Iterator[torch.device]:
     """Provide the device within a block."""
+    fused = [DEVICE.type, *optimizer._get_fused_kernels_supported_devices()]
     with pytest.MonkeyPatch.context() as patch, Literals(), Operations():
         patch.setattr(torch, "Generator", Generator)
+        patch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: list(fused))
         patch.setattr(proxy_tensor, "HANDLED_TYPES", (*proxy_tensor.HANDLED_TYPES, OnDevice))  # in make_fx
         yield DEVICE
 

@@ -12,7 +12,7 @@ from pyro.infer.reparam import LocScaleReparam
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyrolatent.capture.compile import calls, capture, clean_up, has_compiler, mutates, worth_compiling
+from pyrolatent.capture.compile import calls, capture, clean_up, mutates
 from pyrolatent.capture.density import LogDensity, capture_density
 from pyrolatent.capture.ladder import Batched, climb, value_and_gradient
 from pyrolatent.capture.modes import ReadValues
@@ -315,12 +315,6 @@ def test_state_of_the_process_is_left_alone() -> None:
     assert torch.distributions.Distribution._validate_args
     assert list(pyro.get_param_store().keys()) == ["mine"]
     pyro.clear_param_store()
-
-
-def test_compiling_is_decided_from_numbers_alone() -> None:
-    assert not worth_compiling(num_ops=401, planned_evaluations=10**9)
-    assert not worth_compiling(num_ops=100, planned_evaluations=1_000)
-    assert worth_compiling(num_ops=400, planned_evaluations=10**6) is has_compiler()
 
 
 def refused(model: object, error: type[Exception], match: str, **data: object) -> None:

@@ -113,5 +113,5 @@ def test_a_stiff_posterior_gets_smaller_steps(model: Any, target: float) -> None
         warnings.simplefilter("ignore", FitWarning)
         result = pyl.fit(model, DATA, pyl.HMC(num_chains=64, num_warmup=200), seed=1, progress=False)
     rate = result.sample_stats["acceptance_rate"]
-    # Dual averaging ends within a few hundredths of its target (80 iterations since the last refresh but one).
+    # Dual averaging ends within a few hundredths of its target.
     assert float(rate.mean()) == pytest.approx(target, abs=0.05)

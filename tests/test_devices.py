@@ -3,29 +3,40 @@
 No GPU is needed: `tests.fake_device` provides a device that refuses to meet the CPU.
 """
 
+import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor
 
-from pyrolatent import HMC, Fit, FitWarning, fit, infer_schema
+import pyrolatent as pyl
+from pyrolatent import HMC, NUTS, SVI, Fit, FitWarning, ImportanceSampling, Laplace, checkpoint
 from pyrolatent.capture.density import capture_density
+from pyrolatent.errors import ModelError
+from pyrolatent.infer import optimizers
+from pyrolatent.infer.method import Method
 from pyrolatent.models import BayesianMVN
+from pyrolatent.objectives import iwae
 from tests import user_models as um
-from tests.fake_device import DEVICE, OnDevice, fake_device, moved
+from tests.fake_device import DEVICE, OnDevice, Waits, fake_device, moved
 from tests.test_mvn import with_every_pattern
+from tests.user_pairs import PAIRS
 
 SHORT = HMC(num_chains=4, num_warmup=20, num_draws=10)
+TREES = NUTS(num_chains=2, num_warmup=20, num_draws=10, max_tree_depth=3)
+Fitting = Callable[..., Fit]
 
 
 def bayesian_mvn() -> tuple[Callable[..., None], um.Data]:
     frame = with_every_pattern()
-    pair = BayesianMVN(infer_schema(frame))
+    pair = BayesianMVN(pyl.infer_schema(frame))
     return pair.model, pair.schema.encode(frame)
 
 
@@ -56,19 +67,192 @@ def test_density_and_gradient_are_computed_on_the_device(name: str) -> None:
         assert all(isinstance(site, OnDevice) for site in sites.values())
 
 
-def quick(data: um.Data) -> Fit:
+def quick(*args: Any, **options: Any) -> Fit:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FitWarning)
-        return fit(um.eight_schools, data, SHORT, seed=0, progress=False)
+        return pyl.fit(*args, seed=0, progress=False, **options)
 
 
-def test_a_fit_runs_on_the_device_of_its_data() -> None:
-    data = um.eight_schools_data()
+def of_schools(method: Method) -> Fitting:
+    return lambda place=dict, **options: quick(
+        um.eight_schools, place(um.eight_schools_data()), method, **options
+    )
+
+
+def of_pair(name: str, method: Method) -> Fitting:
+    def run(place: Callable[[um.Data], um.Data] = dict, **options: Any) -> Fit:
+        user = PAIRS[name]()
+        guide = user.guide if method.learns else None
+        return quick(user.model, place(user.data), method, guide=guide, **options)
+
+    return run
+
+
+FITS: dict[str, Fitting] = {
+    "HMC": of_schools(SHORT),
+    "HMC chees": of_pair("AutoNormal", HMC(num_chains=4, num_warmup=20, num_draws=10, path="chees")),
+    "HMC target": of_pair("AutoNormal", HMC(num_chains=16, num_warmup=20, num_draws=100, target_ess=10)),
+    "NUTS": of_pair("AutoNormal", TREES),
+    "Laplace": of_pair("AutoNormal", Laplace(100)),
+    "ImportanceSampling": of_pair("AutoNormal", ImportanceSampling(200)),
+    "SVI": of_pair(
+        "AutoNormal",
+        SVI(num_steps=40, batch_size=16, validation_fraction=0.2, patience=20, num_draws=10),
+    ),
+    "SVI refits": of_pair("AutoNormal", SVI(num_steps=20, batch_size=16, num_refits=2, num_draws=10)),
+    "SVI VAE": of_pair("VAE", SVI(num_steps=20, batch_size=16, num_draws=10)),
+    "SVI iwae": of_pair("VAE", SVI(iwae(3), num_steps=20, batch_size=16, num_draws=10)),
+    "SVI rows": of_pair("latents of rows", SVI(num_steps=20, num_draws=10)),
+}
+
+
+@functools.cache
+def on_host(name: str) -> Fit:
+    return FITS[name]()
+
+
+@functools.cache
+def on_device(name: str) -> Fit:
     with fake_device():
-        found = quick(moved(data))
-    expected = quick(data)
-    for name, draws in expected.samples.items():
-        torch.testing.assert_close(found.samples[name], draws, rtol=1e-12, atol=1e-12)
+        return FITS[name](moved)
+
+
+def numbers(found: Fit) -> dict[str, Tensor]:
+    """All numbers of a fit but its state, which lies on the device."""
+    of_sites = {f"{kind} of {n}": x for n, kinds in found.diagnostics.items() for kind, x in kinds.items()}
+    weights = {} if found.weights is None else {"raw": found.weights.raw, "smooth": found.weights.smoothed}
+    return {**found.samples, **found.sample_stats, **found.losses, **found.params, **weights, **of_sites}
+
+
+def check_same(found: Fit, expected: Fit, rtol: float, atol: float) -> None:
+    """Compare all numbers, each of which has to be on the host."""
+    ours = numbers(found) | {name: value.cpu() for name, value in found.state.items()}
+    theirs = numbers(expected) | {name: value.cpu() for name, value in expected.state.items()}
+    assert [name for name, value in ours.items() if isinstance(value, OnDevice)] == []
+    assert all(isinstance(value, OnDevice) for value in found.state.values())
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], rtol=rtol, atol=atol, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_a_fit_runs_on_the_device_of_its_data(name: str) -> None:
+    found, expected = on_device(name), on_host(name)
+    assert found.problem.device == DEVICE
+    assert found.info["rung"] == expected.info["rung"] == "vmap"
+    # The same operations on the same processor, but for constants that BLAS finds aligned otherwise.
+    tolerance = 1e-4 if expected.problem.dtype == torch.float32 else 1e-8
+    check_same(found, expected, rtol=tolerance, atol=tolerance)
+
+
+class Killed(Exception):
+    """Stands for the end of a process."""
+
+
+def die_after(files: int, patch: pytest.MonkeyPatch) -> None:
+    """Let the process end when it wants to write one more file than that."""
+    put, left = checkpoint.put, iter(range(files))
+
+    def mortal(path: Path, content: bytes) -> None:
+        if next(left, None) is None:
+            raise Killed
+        put(path, content)
+
+    patch.setattr(checkpoint, "put", mortal)
+
+
+@pytest.mark.parametrize(
+    ("name", "files"), [("HMC chees", 35), ("NUTS", 7), ("ImportanceSampling", 2), ("SVI", 15)]
+)
+def test_a_run_on_the_device_goes_on_there(name: str, files: int, tmp_path: Path) -> None:
+    with fake_device():
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            die_after(files, patch)
+            FITS[name](moved, checkpoint=tmp_path)
+        found = FITS[name](moved, resume=tmp_path)
+        check_same(found, on_device(name), rtol=0, atol=0)
+
+
+SECOND: dict[str, Method] = {
+    "HMC": SHORT,
+    "ImportanceSampling": ImportanceSampling(200),
+    "SVI": SVI(num_steps=20, num_draws=10),
+}
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_a_fit_begins_at_another_on_the_device(name: str) -> None:
+    second = of_pair("AutoNormal", SECOND[name])
+    with fake_device():
+        found = second(moved, start=on_device("SVI"))
+    check_same(found, second(start=on_host("SVI")), rtol=1e-8, atol=1e-8)
+
+
+def small_table() -> pd.DataFrame:
+    return with_every_pattern().iloc[:, :2].head(12)
+
+
+def of_table(device: torch.device | None = None) -> Fit:
+    frame = small_table()
+    return quick(BayesianMVN(pyl.infer_schema(frame)), frame, SHORT, device=device)
+
+
+def after(found: Fit, folder: Path) -> dict[str, Any]:
+    """What the verbs make of a fit to a table."""
+    pyl.save(found, folder)
+    inference = pyl.to_inference_data(found)
+    return {
+        "predict": pyl.predict(found, num_draws=3),
+        "new rows": pyl.predict(found, small_table().head(4), num_draws=3),
+        "impute": next(pyl.impute(found, num_draws=3).frames),
+        "interval": pyl.impute(found).interval(0.9)[0],
+        "summary": pyl.summary(found),
+        "loaded": pyl.summary(pyl.load(folder)),
+    } | {
+        group: getattr(inference, group).to_dataframe()
+        for group in ("posterior", "log_likelihood", "posterior_predictive", "prior_predictive")
+    }
+
+
+def test_verbs_take_a_fit_from_the_device(tmp_path: Path) -> None:
+    with fake_device():
+        found = after(of_table(DEVICE), tmp_path / "there")
+    expected = after(of_table(), tmp_path / "here")
+    for name, frame in expected.items():
+        pd.testing.assert_frame_equal(found[name], frame, rtol=1e-6, atol=1e-8, obj=name)
+
+
+def test_latents_of_rows_are_drawn_on_the_device() -> None:
+    with fake_device():
+        found = pyl.predict(on_device("SVI VAE"), num_draws=3)
+    expected = pyl.predict(on_host("SVI VAE"), num_draws=3)
+    assert isinstance(found, Mapping)
+    for name, values in found.items():
+        assert isinstance(values, OnDevice)
+        torch.testing.assert_close(values.cpu(), expected[name], rtol=1e-4, atol=1e-4)
+
+
+def waits(run: Fitting) -> int:
+    with fake_device(), Waits() as counted:
+        run(moved)
+    return counted.number
+
+
+@pytest.mark.parametrize(
+    ("most", "method"),
+    [(11, functools.partial(HMC, 2, 20)), (12, functools.partial(NUTS, 2, 20, max_tree_depth=1))],
+    ids=["HMC", "NUTS"],
+)
+def test_a_draw_hardly_waits_for_the_device(most: int, method: Callable[..., Method]) -> None:
+    """Each wait is some 20 microseconds on a GPU, so their number must not creep up."""
+    few, many = (waits(of_schools(method(num_draws=number))) for number in (10, 20))
+    assert 0 < many - few <= 10 * most
+
+
+def test_training_does_not_wait_for_the_device_between_its_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimizers, "CHECKS", 5)
+    few, many = (waits(of_pair("VAE", SVI(num_steps=n, batch_size=16, num_draws=2))) for n in (20, 40))
+    assert few == many
 
 
 OUTSIDE = torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64)
@@ -113,8 +297,13 @@ def test_a_stray_tensor_raises(make: Callable[[Tensor], Any]) -> None:
 
     data = {"y": torch.ones(3, dtype=torch.float64)}
     capture_density(model, data, seed=0)  # on the CPU nobody sees it
-    with fake_device(), pytest.raises(RuntimeError, match="all tensors to be on the same device"):
+    with fake_device(), pytest.raises(ModelError, match=r"has a tensor on another device .* device='cpu'"):
         capture_density(model, moved(data), seed=0, device=DEVICE)
+
+
+def test_a_prior_made_on_the_cpu_is_refused_in_words() -> None:
+    with fake_device(), pytest.raises(ModelError, match="the model has a tensor on another device"):
+        of_pair("PyroModule", SVI(num_steps=3))(moved)
 
 
 def test_reading_into_numpy_needs_a_move() -> None:
@@ -122,7 +311,7 @@ def test_reading_into_numpy_needs_a_move() -> None:
         x = torch.ones(2, device=DEVICE)
         with pytest.raises((RuntimeError, TypeError), match="numpy"):
             x.numpy()
-        assert x.cpu().numpy().tolist() == x.tolist() == [1.0, 1.0]
+        assert x.cpu().numpy().tolist() == x.numpy(force=True).tolist() == x.tolist() == [1.0, 1.0]
 
 
 def test_single_numbers_may_come_from_the_cpu() -> None:
@@ -130,3 +319,15 @@ def test_single_numbers_may_come_from_the_cpu() -> None:
         x = torch.arange(3.0, device=DEVICE) * torch.tensor(2.0)
     assert isinstance(x, OnDevice)
     assert x.tolist() == [0.0, 2.0, 4.0]
+
+
+def test_waits_are_counted() -> None:
+    with fake_device():
+        x, host = torch.arange(3.0, device=DEVICE), torch.zeros(3)
+        with Waits() as counted:
+            _ = x * 2, x[x.long()], x + torch.tensor(1.0), torch.where(x > 1, x, 0.0), host.sum().item()
+        assert counted.number == 0
+        with Waits() as counted:
+            _ = float(x.sum()), bool((x > 1).any()), x[x > 1], (x > 1).nonzero(), x.cpu()
+            host[:] = x
+        assert counted.number == 6

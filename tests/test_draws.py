@@ -98,7 +98,7 @@ def test_hmc_given_learnt_weights_agrees_with_resampling() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FitWarning)
         pair = as_pair(user.model, user.guide)
-        first = fit(pair, user.data, SVI(num_steps=1_500, lr=0.02, num_draws=600), seed=1, progress=False)
+        first = fit(pair, user.data, SVI(num_steps=3_000, lr=0.02, num_draws=600), seed=1, progress=False)
         chains = HMC(num_chains=16, num_warmup=60, num_draws=100)
         sampled = fit(pair, user.data, chains, start=first, seed=1, progress=False)
         (draws,) = posterior_draws(first, 600, seed=0)

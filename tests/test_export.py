@@ -404,7 +404,7 @@ def test_attributes_say_how_the_fit_was_made(of_table: Fit):
     attrs = to_inference_data(of_table, ["posterior"]).attrs
     assert attrs["inference_library"] == "pyrolatent"
     assert attrs["seed"] == 1
-    assert attrs["method"] == "HMC(num_chains=4, num_warmup=50, num_draws=50)"
+    assert attrs["method"] == "HMC(num_chains=4, num_warmup=50, num_draws=50, target_ess=None, path='rule')"
     assert attrs["rung"] == "vmap"
     assert attrs["wall_time"] == sum(of_table.info["seconds"].values())
     assert attrs["warnings"].splitlines() == list(of_table.warnings) != []

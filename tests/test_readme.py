@@ -10,7 +10,12 @@ import pytest
 from pyrolatent import FitWarning
 
 ROOT = Path(__file__).parent.parent
-WARNS = {"README.md": [], "docs/methods.md": ["Pareto k of the normal approximation"], "docs/tables.md": [], "docs/long_runs.md": []}
+WARNS = {
+    "README.md": [],
+    "docs/methods.md": ["Pareto k of the normal approximation"],
+    "docs/tables.md": [],
+    "docs/long_runs.md": [],
+}
 
 
 @pytest.mark.parametrize("page", WARNS)

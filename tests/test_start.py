@@ -64,7 +64,7 @@ def warm_up_steps(start: Fit | None) -> int:
 
     with density.context(), torch.no_grad(), progress_bar(100, wanted=False) as bar:
         sampler = made(density, counted, bar)
-        run, _ = sampler.begin(None if start is None else starting_draws(density, start))
+        run, _ = sampler.begin(lambda: None if start is None else starting_draws(density, start))
         sampler.warm_up(run)
     return count
 

@@ -21,9 +21,10 @@ from pyrolatent.export import to_inference_data
 from pyrolatent.fit import fit
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.learner import prepare
-from pyrolatent.infer.rows import batches
+from pyrolatent.infer.optimizers import CHECKS, rate
+from pyrolatent.infer.rows import Epochs
+from pyrolatent.infer.step import eager_step, guarded, step_graph
 from pyrolatent.infer.svi import SVI, read
-from pyrolatent.infer.training import CHECKS, eager_step, guarded, rate, step_graph
 from pyrolatent.objectives import elbo
 from pyrolatent.result import Fit
 from tests.test_objective_gradient import problem_of
@@ -168,7 +169,8 @@ def test_refits_side_by_side_equal_refits_alone() -> None:
         gradient = learner.gradient(elbo())
         noise = torch.randn(3, len(learner.parameters.initial), generator=torch.Generator().manual_seed(1))
         flat = learner.parameters.initial + 0.1 * noise
-        rows, drawn = next(learner.stream()), learner.noise(gradient)()
+        rows = next(learner.stream().after(0))
+        drawn = learner.noise(gradient, elbo()).draw()
         typical, step = torch.ones(3), torch.zeros(())
         inputs = [flat, typical, step, *rows, *drawn]
         graph = step_graph(gradient, inputs)
@@ -185,10 +187,10 @@ def test_refits_side_by_side_equal_refits_alone() -> None:
 
 @pytest.mark.parametrize(("num_rows", "size"), [(10, 3), (10, 10), (4, 7)])
 def test_batches_wrap_around_the_shuffled_epoch(num_rows: int, size: int) -> None:
-    stream = batches(num_rows, size, torch.Generator().manual_seed(0))
+    epochs = Epochs(num_rows, size, torch.Generator().manual_seed(0))
     parts = []
     while sum(part.numel() for part in parts) < num_rows * size:
-        parts.append(next(stream))
+        parts.append(epochs.deal())
         assert parts[-1].shape[1] == size
     drawn = torch.cat([part.flatten() for part in parts])[: num_rows * size]
     epochs = drawn.reshape(size, num_rows)  # size x num_rows positions are exactly `size` epochs
@@ -267,7 +269,8 @@ def test_a_loss_that_never_was_finite_is_an_error() -> None:
 
 def test_unfinished_training_is_said_aloud() -> None:
     data = conjugate_data()
-    found = quiet(conjugate, {"y": data["y"] + 30}, SVI(num_steps=1_000, lr=1e-3), seed=0)
+    far = {"y": data["y"] + 30}
+    found = quiet(conjugate, far, SVI(num_steps=1_000, lr=1e-3), guide=AutoDelta, seed=0)
     assert any("training is unfinished. Raise num_steps or lr." in warning for warning in found.warnings)
     done = quiet(conjugate, data, SVI(num_steps=1_000, lr=0.05), seed=0)
     assert not any("unfinished" in warning for warning in done.warnings)

@@ -6,7 +6,6 @@ subexpressions and drops what nobody reads.  Graphs hold no Python of the model 
 run anywhere, compiled by inductor or not.
 """
 
-import copy
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,13 +15,19 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor, fx
 from torch._guards import TracingContext, tracing
-from torch._subclasses import FakeTensorMode
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
-MAX_COMPILED_OPS = 400
-SECONDS_PER_OP = 5e-6  # what running an operation from Python costs, and compiling saves
-SECONDS_TO_COMPILE = 30.0
+from pyrolatent.capture.inductor import Compiled
+
+# Measured on a dozen graphs in C++, in CPU-seconds; the cost is the mean of an empty and a full cache.
+SECONDS_PER_OP = 2.2e-6  # what running an operation from Python costs, and compiling saves
+SECONDS_PER_BYTE = 4e-11  # what writing a result costs, and fusing operations saves
+SECONDS_TO_COMPILE = 4.0
+SECONDS_TO_COMPILE_OP = 0.02
+MAX_COMPILED_OPS = 2_000
+MAX_COMPARED = 2**16  # numbers in a constant up to which its equals are looked for
 
 # Their result depends on the shape of their input only.
 SHAPE_ONLY = {
@@ -56,33 +61,23 @@ class Graph:
     def num_ops(self) -> int:
         return sum(node.op == "call_function" for node in self.module.graph.nodes)
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all results on the way."""
+        results = (node.meta.get("val") for node in self.module.graph.nodes if node.op == "call_function")
+        return sum(part.numel() * part.itemsize for part in results if isinstance(part, Tensor))
+
     def __call__(self, *inputs: Tensor) -> Any:
         return self.run(*inputs)
+
+    @property
+    def ran_compiled(self) -> bool:
+        """True where inductor's code ran, and gave the numbers that the graph gives."""
+        return isinstance(self.run, Compiled) and not self.run.refused
 
     def compile(self) -> "Graph":
         """Return the same graph run by inductor; it compiles at its first call."""
         return Graph(self.module, Compiled(self.module), True)
-
-
-@final
-class Compiled:
-    """A graph as inductor's code, made at the first call.
-
-    Shapes never change, so inductor is called without the guards of `torch.compile`, which cost 30
-    microseconds a call; strides are made the same.  What is left to draw inside is drawn as the graph
-    itself would.
-    """
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        self.module = module
-        self.code: Callable[..., Any] | None = None
-
-    def __call__(self, *inputs: Tensor) -> Any:
-        contiguous: list[Any] = [part.contiguous() for part in inputs]
-        if self.code is None:
-            same = fx.GraphModule(self.module, copy.deepcopy(self.module.graph))
-            self.code = torch._inductor.compile(same, contiguous, options={"fallback_random": True})
-        return self.code(*contiguous)
 
 
 def capture(function: Callable[..., Any], *examples: Tensor) -> Graph:
@@ -120,10 +115,14 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 
-def worth_compiling(num_ops: int, planned_evaluations: int) -> bool:
-    """Decide from the graph's size and the planned work only: one seed, one result."""
-    saved = planned_evaluations * num_ops * SECONDS_PER_OP
-    return num_ops <= MAX_COMPILED_OPS and saved > SECONDS_TO_COMPILE and has_compiler()
+def worth_compiling(graph: Graph, planned_evaluations: int) -> bool:
+    """Decide from the graph's size and the planned work only: one seed, one result.
+
+    Whether the cache holds the code already is not looked at, so the cost is the mean of both cases.
+    """
+    saved = graph.num_ops * SECONDS_PER_OP + graph.num_bytes * SECONDS_PER_BYTE
+    cost = SECONDS_TO_COMPILE + graph.num_ops * SECONDS_TO_COMPILE_OP
+    return graph.num_ops <= MAX_COMPILED_OPS and planned_evaluations * saved > cost and has_compiler()
 
 
 def calls(module: fx.GraphModule) -> Iterator[fx.Node]:
@@ -228,12 +227,21 @@ def merge_common(module: fx.GraphModule) -> None:
     for node in list(module.graph.nodes):
         if node.op not in ("call_function", "get_attr") or is_random(node):
             continue
-        key = (node.op, node.target, freeze(node.args), freeze(node.kwargs))
+        key = constant_key(module, node) or (node.target, freeze(node.args), freeze(node.kwargs))
         if key in seen:
             node.replace_all_uses_with(seen[key])
             module.graph.erase_node(node)
         else:
             seen[key] = node
+
+
+def constant_key(module: fx.GraphModule, node: fx.Node) -> Any:
+    """Return what equal constants of moderate size share bit for bit, or None for another node."""
+    held = getattr(module, str(node.target)) if node.op == "get_attr" else None
+    if not isinstance(held, Tensor) or isinstance(held, FakeTensor) or held.numel() > MAX_COMPARED:
+        return None
+    bits = held.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return held.dtype, held.device, held.shape, held.stride(), bits
 
 
 def freeze(argument: Any) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast, final
 
+import torch
 from torch import Tensor, fx
 from torch.func import vmap
 
@@ -60,6 +61,42 @@ def capture_noisy(function: Callable[..., Any], *examples: Tensor) -> NoisyGraph
     graph = capture(function, *examples)
     sources = lift(graph.module)
     return NoisyGraph(Graph(graph.module, graph.module, compiled=False), tuple(sources))
+
+
+def cuts(part: NoisyGraph, whole: NoisyGraph, number: int) -> tuple[list[int | None] | None, str]:
+    """Return how the noise of `whole` is cut into `number` parts, each the noise of `part`.
+
+    Returns:
+        The dimension along which each source is cut, None for one that all parts share; or None and
+        the reason, where the two do not draw alike.
+    """
+    if not (part.deterministic and whole.deterministic):
+        return None, "it is drawn from what is learnt or computed"
+    if [shapeless(source) for source in part.sources] != [shapeless(source) for source in whole.sources]:
+        return None, "a batch draws in another way than its parts"
+    dims: list[int | None] = []
+    for small, large in zip(shapes(part), shapes(whole), strict=True):
+        differing = [dim for dim, (a, b) in enumerate(zip(small, large, strict=True)) if a != b]
+        if len(differing) > 1 or any(number * small[dim] != large[dim] for dim in differing):
+            return None, "its shape does not follow the rows"
+        dims.append(differing[0] if differing else None)
+    return dims, ""
+
+
+def shapes(noisy: NoisyGraph) -> list[torch.Size]:
+    """Return the shape of each noise; torch's own stream stays where it was."""
+    with torch.random.fork_rng():
+        return [drawn.shape for drawn in noisy.draw()]
+
+
+def shapeless(source: Source) -> Any:
+    """Return what is drawn apart from its shape; sizes and filled tensors have the place of a shape."""
+    function, args, kwargs = source
+
+    def plain(value: Any) -> Any:
+        return "shape" if isinstance(value, Tensor | list | tuple) else value
+
+    return function, [plain(value) for value in args], {name: plain(value) for name, value in kwargs.items()}
 
 
 def lift(module: fx.GraphModule) -> list[Source]:

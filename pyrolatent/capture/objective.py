@@ -20,6 +20,7 @@ from pyrolatent.capture.noise import NoisyGraph, capture_noisy
 from pyrolatent.capture.parameters import Parameters
 from pyrolatent.errors import ModelError
 from pyrolatent.pair import Pair
+from pyrolatent.seeds import forked
 
 Rows = Mapping[str, Tensor]
 LossAndGradient = tuple[Tensor, Tensor]
@@ -119,7 +120,7 @@ def capture_objective(
 
 def seeded_call(function: Callable[..., LossAndGradient], inputs: tuple[Tensor, ...]) -> LossAndGradient:
     """Return the numbers under one fixed noise; torch's own stream stays where it was."""
-    with torch.random.fork_rng():
+    with forked():
         torch.manual_seed(COMPARED_SEED)
         return function(*inputs)
 

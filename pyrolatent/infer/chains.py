@@ -5,18 +5,21 @@ judge many short chains.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, final
 
+import torch
 from torch import Tensor
 
 from pyrolatent.capture.compile import Graph
 from pyrolatent.capture.density import LogDensity
 from pyrolatent.diagnostics import MAX_RHAT, MIN_ESS, min_ess, nested_rhat
 from pyrolatent.infer.clock import Clock
+from pyrolatent.infer.guide_proposal import trained_guide
 from pyrolatent.infer.method import Method
 from pyrolatent.infer.movers import Mover
 from pyrolatent.infer.progress import progress_bar
-from pyrolatent.infer.sampler import Enough, Plan, Sampler
+from pyrolatent.infer.sampler import Plan, Sampler
 from pyrolatent.infer.speed import how_it_ran, slowness
 from pyrolatent.infer.start import Learnt, starting_draws
 from pyrolatent.kernels.leapfrog import Density
@@ -25,6 +28,7 @@ from pyrolatent.seeds import generator
 
 SUPERCHAIN_SIZE = 4
 MANY_CHAINS = 16
+NUM_GUIDE = 500  # draws of a guide, from which chains begin and learn their first metric
 
 Diagnostics = dict[str, dict[str, Tensor]]  # site -> R-hat and effective sample size of every entry
 
@@ -67,22 +71,20 @@ def run_chains(
         clock: Its capture was timed by the caller.
         target_ess: Draws end when this effective sample size is reached.
     """
-    density, begun = learnt.density, problem.start
-    size = plan.superchain_size
+    density, size = learnt.density, plan.superchain_size
     with progress_bar(plan.num_warmup + plan.num_draws, wanted=problem.progress) as bar:
         random = generator(problem.seed, "hmc", device=problem.device)
         sampler = Sampler(density, evaluate, mover, plan, random, bar, problem.ranks, problem.checkpoint)
-        earlier = starting_draws(density, begun) if begun is not None and begun.samples else None
-        run, draws = sampler.begin(earlier)
+        run, draws = sampler.begin(lambda: first_draws(problem, density, random))
         run = sampler.warm_up(run)
         clock.lap("warmup")
-        enough = None if target_ess is None else reaches(density, problem.seed, size, target_ess)
+        judge = Judge(density, problem.seed, size)
+        enough = None if target_ess is None else partial(judge.reaches, target_ess)
         whole = sampler.draw(run, draws, enough)
         clock.lap("sampling")
-    stats = {name: problem.ranks.gather(values) for name, values in draws.joined().items()}
-    position = stats.pop("position")
-    samples = density.samples(position, problem.seed)
-    diagnostics = diagnostics_of(samples, size)
+    stats = {name: problem.ranks.gather(values) for name, values in draws.since().items()}
+    judge.look(stats.pop("position"))
+    diagnostics = judge.diagnostics
     clock.lap("diagnostics")
     tuned = run.tuned
     info = how_it_ran(density, graph) | clock.info | {
@@ -91,13 +93,48 @@ def run_chains(
         "path_length": tuned.path,
         "restarted_chains": tuned.restarts,
     }  # fmt: skip
-    warnings = () if whole else interrupted(problem, draws.number, plan.num_draws)
-    warnings += weaknesses(stats, diagnostics) + short(diagnostics, target_ess, draws.number)
+    made = draws.number
+    unfinished = short(diagnostics, target_ess, made) if whole else interrupted(problem, made, plan.num_draws)
+    warnings = unfinished + weaknesses(stats, diagnostics)
     return Fit(
-        problem, method, density.sites, samples, stats, diagnostics,
+        problem, method, density.sites, judge.samples, stats, diagnostics,
         warnings + slowness(density, problem.compile), info,
         params=learnt.params, state=learnt.state, parameters=learnt.parameters,
     )  # fmt: skip
+
+
+def first_draws(problem: Problem, density: LogDensity, random: torch.Generator) -> Tensor | None:
+    """Return draws `(S, D)` of the fit to start from, or of the guide that it has learnt, if there is one."""
+    begun = problem.start
+    if begun is not None and begun.samples:
+        return starting_draws(density, begun)
+    guide = trained_guide(problem, density)
+    return None if guide is None else guide.draw(NUM_GUIDE, random).position
+
+
+@final
+class Judge:
+    """Samples of all sites, with their diagnostics, at the draws looked at last."""
+
+    def __init__(self, density: LogDensity, seed: int, superchain_size: int) -> None:
+        self.density, self.seed, self.superchain_size = density, seed, superchain_size
+        self.samples: dict[str, Tensor] = {}
+        self.diagnostics: Diagnostics = {}
+        self.number = 0
+
+    def look(self, position: Tensor) -> None:
+        """Take positions `(chain, draw, D)` into account; once, if there are no more draws than before."""
+        if position.shape[1] != self.number:
+            self.samples = self.density.samples(position, self.seed)
+            self.diagnostics = diagnostics_of(self.samples, self.superchain_size)
+            self.number = position.shape[1]
+
+    def reaches(self, target_ess: int, position: Tensor) -> bool:
+        """Return whether the latents as they are, and then all sites, have this effective sample size."""
+        if not reached(diagnostics_of({"latents": position}, self.superchain_size), target_ess):
+            return False
+        self.look(position)
+        return reached(self.diagnostics, target_ess)
 
 
 def diagnostics_of(samples: Mapping[str, Tensor], superchain_size: int) -> Diagnostics:
@@ -110,18 +147,6 @@ def reached(diagnostics: Diagnostics, target_ess: int) -> bool:
     """Return whether every entry has this effective sample size, and the chains agree."""
     ess, rhat = extreme(diagnostics, "ess", largest=False)[1], extreme(diagnostics, "rhat", largest=True)[1]
     return ess >= target_ess and not rhat > MAX_RHAT
-
-
-def reaches(density: LogDensity, seed: int, superchain_size: int, target_ess: int) -> Enough:
-    """Return what judges positions `(chain, draw, D)`, first as they are and then all sites of the model."""
-
-    def enough(position: Tensor) -> bool:
-        if not reached(diagnostics_of({"latents": position}, superchain_size), target_ess):
-            return False
-        samples = density.samples(position, seed)
-        return reached(diagnostics_of(samples, superchain_size), target_ess)
-
-    return enough
 
 
 def interrupted(problem: Problem, made: int, planned: int) -> tuple[str, ...]:

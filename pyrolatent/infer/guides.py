@@ -72,7 +72,7 @@ def check_no_local_autoguide(pair: Pair, sites: SiteTable) -> None:
             where=f"latents of rows {local}",
             why="each row would need parameters of its own",
             remedy="pass a guide that makes them from the rows, or leave out batch_size, "
-            "validation_fraction and num_refits",
+            "validation_fraction and num_refits, and fit in one process",
         )
 
 

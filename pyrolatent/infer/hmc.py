@@ -67,7 +67,8 @@ class HMC(Method):
         method, plan = self.resolved(density)
         check_shares(problem, plan)
         with density.context(), torch.no_grad():
-            planned = ADAM_STEPS + MAX_ASCENT + PLANNED_STEPS * (plan.num_warmup + plan.num_draws)
+            draws = plan.num_draws // (1 if self.target_ess is None else BUDGET)
+            planned = ADAM_STEPS + MAX_ASCENT + PLANNED_STEPS * (plan.num_warmup + draws)
             own = plan.num_chains // problem.ranks.size
             graph = leapfrog_graph(density, own, problem.compile, planned)
             step = graph or leapfrog_step(density.batched)
@@ -91,8 +92,8 @@ def leapfrog_graph(density: LogDensity, num_chains: int, compile: Compile, plann
     """Return one leapfrog step of all chains as a graph, or None where they run one by one."""
     if not density.batched.vectorised:
         return None
-    position = torch.zeros(num_chains, density.dim)
+    position = torch.linspace(-1, 1, num_chains * density.dim).view(num_chains, density.dim)
     example = position, position.clone(), torch.ones(num_chains, 1), flat_covariance(density)
     graph = compiled(capture(leapfrog_step(density.batched.function), *example), compile, planned)
-    graph(*example)  # a compiled one is made at its first call
+    graph(*example)  # a compiled one is made, and checked, at its first call
     return graph

@@ -1,6 +1,6 @@
 """What training needs of a pair and its data: parameters, rows to learn from, rows to watch."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -9,16 +9,27 @@ from pyro import poutine
 from torch import Tensor
 
 from pyrolatent.capture.bounds import check_guide
+from pyrolatent.capture.noise import NoisyGraph, cuts
 from pyrolatent.capture.objective import Loss, ObjectiveGradient, capture_objective
 from pyrolatent.capture.parameters import Parameters, find_parameters
 from pyrolatent.capture.sites import SiteTable
 from pyrolatent.errors import ArgumentError, ModelError
 from pyrolatent.infer.guides import check_no_local_autoguide, with_guide
-from pyrolatent.infer.rows import RowData, batches, check_batches, scaled, split_rows
+from pyrolatent.infer.rows import Epochs, RowData, Stream, check_batches, scaled, split_rows
 from pyrolatent.objectives import Objective
 from pyrolatent.pair import Model, Pair
+from pyrolatent.ranks import Ranks
 from pyrolatent.result import Problem
 from pyrolatent.seeds import generator, seeded
+
+
+@final
+@dataclass(frozen=True)
+class Noise:
+    """What draws the noise of a step, and why each process draws its own, if it does."""
+
+    draw: Callable[[], list[Tensor]]
+    own: str = ""
 
 
 @final
@@ -34,6 +45,7 @@ class Learner:
         held_out: Positions of the rows to watch.
         batch_size: Rows of a step.
         seed: Of the fit.
+        ranks: The processes that share the rows of a step.
     """
 
     pair: Pair
@@ -43,6 +55,7 @@ class Learner:
     held_out: Tensor
     batch_size: int
     seed: int
+    ranks: Ranks
 
     @property
     def guide(self) -> Model:
@@ -65,40 +78,54 @@ class Learner:
             ModelError: With the site.
         """
         if isinstance(objective, Objective):
-            data = {**self.data.constants, **self.example(0)}
+            data = {**self.data.constants, **self.example(0, self.batch_size)}
             with self.parameters.at(self.parameters.initial):
                 objective.check(self.pair, data)
 
     def gradient(self, objective: Loss) -> ObjectiveGradient:
-        """Return the captured objective for batches of this learner's size."""
-        pair = scaled(self.pair, self.train.shape[1] / self.batch_size)
-        examples = (self.example(0), self.example(1))
+        """Return the captured objective for this process's share of a batch."""
+        return self.captured(objective, self.batch_size // self.ranks.size)
+
+    def captured(self, objective: Loss, size: int) -> ObjectiveGradient:
+        """Return the captured objective for batches of `size` rows."""
+        pair = scaled(self.pair, self.train.shape[1] / size)
+        examples = (self.example(0, size), self.example(1, size))
         return capture_objective(objective, pair, self.parameters, self.data.constants, examples)
 
-    def example(self, number: int) -> dict[str, Tensor]:
-        """Return one of two batches of different rows."""
-        return self.data.take(self.train[0].roll(-number * self.batch_size)[: self.batch_size])
+    def example(self, number: int, size: int) -> dict[str, Tensor]:
+        """Return one of two batches of `size` different rows."""
+        return self.data.take(self.train[0].roll(-number * size)[:size])
 
-    def stream(self) -> Iterator[list[Tensor]]:
-        """Yield the rows of each step, `(R, B, ...)` an entry."""
-        if not self.data.rows:
-            while True:
-                yield []
+    def stream(self) -> Stream:
+        """Return where the rows of each step come from."""
         num_rows = self.train.shape[1]
-        if self.batch_size == num_rows:
-            whole = list(self.data.take(self.train).values())
-            while True:
-                yield whole
         random = generator(self.seed, "batches", device=self.train.device)
-        for index in batches(num_rows, self.batch_size, random):
-            some = self.data.take(self.train[:, index].transpose(0, 1))  # (K, R, B, ...)
-            yield from (list(rows) for rows in zip(*some.values(), strict=True))
+        epochs = None if self.batch_size == num_rows else Epochs(num_rows, self.batch_size, random)
+        return Stream(self.data, self.train, epochs, self.ranks)
 
-    def noise(self, gradient: ObjectiveGradient) -> Callable[[], list[Tensor]]:
-        """Return what draws the noise of one step of all refits."""
+    def noise(self, gradient: ObjectiveGradient, objective: Loss) -> Noise:
+        """Return the noise of one step of all refits, and whether it is that of one process."""
         noisy = gradient.noisy
-        if noisy is None:
-            return list
+        if self.ranks.alone:
+            return Noise(list if noisy is None else self.drawn(noisy))
+        whole = self.captured(objective, self.batch_size)
+        if noisy is None or whole.noisy is None:
+            return Noise(list if noisy is None else self.drawn(noisy), gradient.reason or whole.reason)
+        dims, reason = cuts(noisy, whole.noisy, self.ranks.size)
+        if dims is None:
+            return Noise(self.drawn(noisy), reason)
+        draw, ranks, outer = self.drawn(whole.noisy), self.ranks, int(self.num_refits > 1)
+
+        def shares() -> list[Tensor]:
+            return [
+                part if dim is None else ranks.share(part, dim + outer)
+                for part, dim in zip(draw(), dims, strict=True)
+            ]
+
+        return Noise(shares)
+
+    def drawn(self, noisy: NoisyGraph) -> Callable[[], list[Tensor]]:
+        """Return what draws the noise of one step of all refits."""
         return noisy.draw if self.num_refits == 1 else lambda: noisy.draw_many(self.num_refits)
 
     def validation(self, objective: Loss, num_steps: int) -> Callable[[Tensor], Tensor] | None:
@@ -124,8 +151,8 @@ def prepare(
     Raises:
         ModelError: The guide does not fit the model, or rows are to be dealt out and cannot be.
     """
-    device = problem.device
-    dealt = batch_size is not None or validation_fraction > 0 or num_refits > 1
+    device, ranks = problem.device, problem.ranks
+    dealt = batch_size is not None or validation_fraction > 0 or num_refits > 1 or not ranks.alone
     if dealt:
         check_no_local_autoguide(problem.pair, sites)
     pair = with_guide(problem.pair, sites, generator(problem.seed, "guide", device=device))
@@ -149,7 +176,8 @@ def prepare(
     if dealt:
         with parameters.at(parameters.initial):
             check_batches(pair, data, sites, size)
-    return Learner(pair, parameters, data, train, held_out, size, problem.seed)
+        ranks.check_share("batch_size, all rows to learn from unless given,", size)
+    return Learner(pair, parameters, data, train, held_out, size, problem.seed, ranks)
 
 
 def split(

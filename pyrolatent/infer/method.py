@@ -1,6 +1,7 @@
 """What every method is: frozen settings with one `run`."""
 
 import abc
+from numbers import Integral
 from typing import ClassVar
 
 from pyrolatent.errors import ArgumentError
@@ -19,11 +20,13 @@ class Method(abc.ABC):
 
 
 def check_least(name: str, value: int | None, least: int) -> None:
-    """Refuse a setting too small to mean anything; None leaves it to the method.
+    """Refuse a setting that is no whole number, or too small; None leaves it to the method.
 
     Raises:
-        ArgumentError: `value` is below `least`.
+        ArgumentError: `value` is no whole number, or below `least`.
     """
+    if not isinstance(value, Integral | None):
+        raise ArgumentError(f"{name} is no whole number", why=f"got {value!r}")
     if value is not None and value < least:
         raise ArgumentError(f"{name} is too small", why=f"got {value}", remedy=f"give at least {least}")
 

@@ -63,7 +63,8 @@ class NUTS(Method):
         check_shares(problem, plan)
         with density.context(), torch.no_grad():
             planned = PLANNED_STEPS * (plan.num_warmup + plan.num_draws)
-            position = torch.zeros(plan.num_chains // problem.ranks.size, density.dim)
+            own = plan.num_chains // problem.ranks.size
+            position = torch.linspace(-1, 1, own * density.dim).view(own, density.dim)
             graph = leaf_graph(density, position, problem.compile, planned)
             trees = Trees(
                 graph or leaf_step(density.batched),
@@ -119,7 +120,7 @@ def leaf_graph(density: LogDensity, position: Tensor, compile: Compile, planned:
         return None
     example = leaf_inputs(position, flat_covariance(density))
     graph = compiled(capture(leaf_step(density.batched.function), *example), compile, planned)
-    graph(*example)  # a compiled one is made at its first call
+    graph(*example)  # a compiled one is made, and checked, at its first call
     return graph
 
 

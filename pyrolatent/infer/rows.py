@@ -5,6 +5,7 @@ Batches wrap around the shuffled epoch: all have one size, and no row is left ou
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice, repeat
 from typing import Any, final
 
 import pyro
@@ -16,8 +17,11 @@ from pyrolatent.capture.messages import DATA_PLATE, Message, in_data_plate
 from pyrolatent.capture.sites import SiteTable
 from pyrolatent.errors import ModelError
 from pyrolatent.pair import FunctionPair, Model, Pair
+from pyrolatent.ranks import Ranks
 
 MAX_AHEAD = 64  # batches gathered at once
+# What to do where rows cannot be dealt out:
+WHOLE = "leave out batch_size, validation_fraction and num_refits, and fit in one process"
 
 
 @final
@@ -40,19 +44,88 @@ def split_rows(data: Mapping[str, Any], num_rows: int) -> RowData:
     return RowData(rows, {name: value for name, value in data.items() if name not in rows}, num_rows)
 
 
-def batches(num_rows: int, batch_size: int, random: torch.Generator) -> Iterator[Tensor]:
-    """Yield positions `(K, batch_size)` of K batches at a time, without end.
+@final
+class Epochs:
+    """Shuffled epochs of rows, one after the other, cut into batches; some batches are dealt at a time.
 
-    They are shuffled epochs, one after the other, cut into batches; K is such that little memory is
-    needed to gather the rows of all K at once.
+    Attributes:
+        block: Positions `(K, batch_size)` of the batches dealt last; K is such that little memory is
+            needed to gather the rows of all K at once.
+        before: Batches dealt before these.
     """
-    ahead = max(1, min(MAX_AHEAD, num_rows // batch_size))
-    left = torch.empty(0, dtype=torch.long, device=random.device)
-    while True:
-        while len(left) < ahead * batch_size:
-            left = torch.cat([left, torch.randperm(num_rows, generator=random, device=random.device)])
-        yield left[: ahead * batch_size].view(ahead, batch_size)
-        left = left[ahead * batch_size :]
+
+    def __init__(self, num_rows: int, batch_size: int, random: torch.Generator) -> None:
+        self.num_rows, self.random = num_rows, random
+        self.ahead = max(1, min(MAX_AHEAD, num_rows // batch_size))
+        self.left = torch.empty(0, dtype=torch.long, device=random.device)
+        self.block = self.left.view(0, batch_size)
+        self.before = 0
+
+    def deal(self) -> Tensor:
+        """Return the next block."""
+        size = self.ahead * self.block.shape[1]
+        while len(self.left) < size:
+            epoch = torch.randperm(self.num_rows, generator=self.random, device=self.random.device)
+            self.left = torch.cat([self.left, epoch])
+        self.before += len(self.block)
+        self.block, self.left = self.left[:size].view(self.ahead, -1), self.left[size:]
+        return self.block
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the next block depends on, and the last one."""
+        random = self.random.get_state()
+        return {"random": random, "left": self.left, "block": self.block, "before": self.before}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.random.set_state(state["random"])
+        self.left, self.block, self.before = state["left"], state["block"], state["before"]
+
+
+@final
+@dataclass(frozen=True)
+class Stream:
+    """The rows of each step, of which every process gets its share.
+
+    Attributes:
+        data: All rows.
+        train: Positions of those to learn from, by refit `(R, M)`.
+        epochs: How they are cut into batches; None where each step has all of them, or none.
+        ranks: The processes that share each batch.
+    """
+
+    data: RowData
+    train: Tensor
+    epochs: Epochs | None
+    ranks: Ranks
+
+    def after(self, done: int) -> Iterator[list[Tensor]]:
+        """Yield the rows of each step after the first `done`, `(R, B, ...)` an entry."""
+        if self.epochs is None:
+            whole = self.data.take(self.ranks.share(self.train, 1)) if self.data.rows else {}
+            yield from repeat(list(whole.values()))
+        else:
+            yield from self.dealt(self.epochs, done - self.epochs.before)
+
+    def dealt(self, epochs: Epochs, skipped: int) -> Iterator[list[Tensor]]:
+        """Yield the rows of batches after the first `skipped` of the block dealt last."""
+        while True:
+            if skipped == len(epochs.block):
+                epochs.deal()
+                skipped = 0
+            index = self.train[:, self.ranks.share(epochs.block, 1)].transpose(0, 1)  # (K, R, B)
+            parts = self.data.take(index).values()
+            yield from (list(rows) for rows in islice(zip(*parts, strict=True), skipped, None))
+            skipped = len(epochs.block)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Where in the epochs it stands."""
+        return {} if self.epochs is None else self.epochs.state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        if self.epochs is not None:
+            self.epochs.restore(state)
 
 
 @final
@@ -92,10 +165,10 @@ def check_batches(pair: Pair, data: RowData, sites: SiteTable, batch_size: int) 
     outside = [name for name, site in sites.observed.items() if DATA_PLATE not in site.plates]
     if outside or not data.rows:
         raise ModelError(
-            "batch_size needs every observation in plate 'data'",
+            "rows can be dealt out only with every observation in plate 'data'",
             where=f"sites {outside}" if outside else "",
-            why="what stands outside of it cannot be divided into batches",
-            remedy="observe it inside `with pyro.plate('data', len(x))`, or leave batch_size out",
+            why="what stands outside of it cannot be divided into batches, or among processes",
+            remedy=f"observe it inside `with pyro.plate('data', len(x))`, or {WHOLE}",
         )
     size = max(1, min(batch_size, data.num_rows - 1))
     check_size("model", pair.model, data, size)
@@ -122,5 +195,5 @@ def check_size(part: str, program: Model, data: RowData, size: int) -> None:
         where="plate 'data'",
         why=why,
         remedy=f"write pyro.plate('data', len(x)) with x an argument of the {part}, and make what belongs "
-        "to single rows from the rows; or leave out batch_size, validation_fraction and num_refits",
+        f"to single rows from the rows; or {WHOLE}",
     )

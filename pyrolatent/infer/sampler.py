@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from pyrolatent.capture.density import LogDensity
 from pyrolatent.checkpoint import Checkpoint
+from pyrolatent.errors import StoreError
 from pyrolatent.infer.movers import Mover, Noise, kept_path
 from pyrolatent.infer.start import ascend, begin_at, starting_points
 from pyrolatent.infer.tuning import Tuned, flat_covariance, relearn
@@ -24,7 +25,8 @@ from pyrolatent.ranks import Ranks
 
 REFRESH = (0.1, 0.25, 0.5, 0.8)  # parts of the warm-up after which metric and path are learnt anew
 BLOCK = 50  # draws after which a run that may stop early is judged,
-LEAST = 100  # but not before so many
+LEAST = 100  # but not before so many,
+TENTH = 10  # nor before their number has grown by a tenth: judging costs as much as there are draws
 NEVER = 1e-8  # an acceptance rate not met by chance where the mean of all chains is
 USUAL = 0.7  # and the step size fits everywhere
 
@@ -58,25 +60,38 @@ KEPT = (Run, Tuned, HMCState, Metric, DualAveraging, PathAscent)
 
 
 @final
-@dataclass
 class Draws:
-    """Positions `(chain, draw, D)` and statistics `(chain, draw)`, on the host, as they are made."""
+    """Positions `(chain, draw, D)` and statistics `(chain, draw)`, on the host, filled as they are made.
 
-    parts: list[dict[str, Tensor]] = field(default_factory=list)
-    kept: int = 0  # parts that a checkpoint holds
+    Room doubles as it is needed, since a budget may be much larger than what is drawn of it.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.number = 0
+        self.kept = 0  # draws that a checkpoint holds
+        self.buffers: dict[str, Tensor] = {}
 
     def append(self, position: Tensor, stats: dict[str, Tensor]) -> None:
-        draw = {"position": position, **stats}
-        self.parts.append({name: value[:, None].cpu() for name, value in draw.items()})
+        """Add one draw of all chains."""
+        self.extend({name: value[:, None] for name, value in {"position": position, **stats}.items()})
 
-    @property
-    def number(self) -> int:
-        return sum(part["lp"].shape[1] for part in self.parts)
+    def extend(self, piece: dict[str, Tensor]) -> None:
+        """Add draws `(chain, draw, ...)`."""
+        end = self.number + piece["lp"].shape[1]
+        for name, value in piece.items():
+            held = self.buffers.get(name, value[:, :0])
+            if held.shape[1] < end:
+                shape = (len(value), min(2 * end, self.most), *value.shape[2:])
+                held = torch.empty(shape, dtype=value.dtype, device="cpu")
+                held[:, : self.number] = self.since().get(name, value[:, :0])
+                self.buffers[name] = held
+            held[:, self.number : end] = value
+        self.number = end
 
-    def joined(self, first: int = 0) -> dict[str, Tensor]:
-        """Return the draws made since part `first`, by name."""
-        parts = self.parts[first:]
-        return {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]} if parts else {}
+    def since(self, first: int = 0) -> dict[str, Tensor]:
+        """Return the draws made after the `first` ones, by name."""
+        return {name: buffer[:, first : self.number] for name, buffer in self.buffers.items()}
 
 
 Enough = Callable[[Tensor], bool]  # whether draws `(chain, draw, D)` are what was asked for
@@ -100,20 +115,43 @@ class Sampler:
     def noise(self) -> Noise:
         return Noise(self.random, self.ranks)
 
-    def begin(self, start: Tensor | None = None) -> tuple[Run, Draws]:
+    def begin(self, starting: Callable[[], Tensor | None]) -> tuple[Run, Draws]:
         """Return a run at its start, or where an earlier process left it.
 
         Args:
-            start: Draws `(S, D)` to begin at.
+            starting: Returns draws `(S, D)` to begin at, if there are some.
         """
-        kept = self.checkpoint.read(KEPT, self.density.device)
+        kept, draws = self.checkpoint.read(KEPT, self.density.device), Draws(self.plan.num_draws)
         if kept is None:
-            tuned = self.first_tuning(start)
-            return Run(0, tuned, dual_averaging(tuned.step_size), [], 0, self.random.get_state()), Draws()
+            tuned = self.first_tuning(starting())
+            return Run(0, tuned, dual_averaging(tuned.step_size), [], 0, self.random.get_state()), draws
+        self.check_density(kept)
         self.random.set_state(kept.random)
-        pieces = [{n: self.ranks.share(v) for n, v in piece.items()} for piece in self.checkpoint.pieces()]
+        for piece in self.checkpoint.pieces():
+            draws.extend({name: self.ranks.share(value) for name, value in piece.items()})
+        draws.kept = draws.number
         self.bar.update(kept.done)
-        return of_chains(kept, self.ranks.share), Draws(pieces, len(pieces))
+        return of_chains(kept, self.ranks.share), draws
+
+    def check_density(self, kept: Run) -> None:
+        """Refuse to go on where the density is not what it was, as when the code of a model was edited.
+
+        Raises:
+            StoreError: It has other dimensions, or other values where the chains are.
+        """
+        known = kept.tuned.state
+        same = known.position.shape == (self.plan.num_chains, self.density.dim)
+        if same:
+            value = self.ranks.gather(self.evaluate(self.ranks.share(known.position))[0])
+            rounding = torch.finfo(value.dtype).eps ** 0.5
+            same = torch.allclose(value, known.log_density, rounding, rounding)
+        if not same:
+            raise StoreError(
+                "is the checkpoint of another model",
+                where=str(self.checkpoint.folder),
+                why="the log density of its chains is not what it was",
+                remedy="Fit the model as it was, or give another folder",
+            )
 
     def first_tuning(self, draws: Tensor | None = None) -> Tuned:
         """Ascend from random points and take the metric from the curvature there, or both from `draws`."""
@@ -187,25 +225,31 @@ class Sampler:
         except KeyboardInterrupt:
             if not draws.number or not self.ranks.alone:  # the other processes would wait forever
                 raise
+            if run.done == self.plan.num_warmup + draws.number:  # not between the two
+                self.write(run, draws)
             return False
         return True
 
     def may_stop(self, draws: Draws, enough: Enough | None) -> bool:
         """Return whether a run that may stop early has come to the end of a block, and has enough."""
         number = draws.number
-        if enough is None or number < LEAST or number % BLOCK:
+        block = max(BLOCK, number // TENTH // BLOCK * BLOCK)
+        if enough is None or number < LEAST or number % block:
             return False
-        return enough(self.ranks.gather(draws.joined()["position"]))
+        return bool(self.ranks.agreed(enough(self.ranks.gather(draws.since()["position"]))))
 
     def keep(self, run: Run, draws: Draws | None = None) -> None:
         """Write a checkpoint if it is time."""
-        if not self.checkpoint.due(run.done, self.plan.num_warmup + self.plan.num_draws):
-            return
-        new = draws.joined(draws.kept) if draws else {}
+        if self.checkpoint.due(run.done, self.plan.num_warmup + self.plan.num_draws):
+            self.write(run, draws)
+
+    def write(self, run: Run, draws: Draws | None = None) -> None:
+        """Write a checkpoint."""
+        new = draws.since(draws.kept) if draws else {}
         piece = {name: self.ranks.gather(value) for name, value in new.items()}
         self.checkpoint.write(of_chains(run, self.ranks.gather), piece)
         if draws:
-            draws.kept = len(draws.parts)
+            draws.kept = draws.number
 
     def report(self, stage: str, run: Run) -> None:
         step_size = f"{float(run.tuned.step_size.median()):.3g}"

@@ -26,7 +26,7 @@ def default_chains(density: LogDensity) -> int:
 
 def compiled(graph: Graph, compile: Compile, planned_evaluations: int) -> Graph:
     """Return the graph to run by inductor where that is wanted and possible, else as it is."""
-    wanted = worth_compiling(graph.num_ops, planned_evaluations) if compile == "auto" else compile
+    wanted = worth_compiling(graph, planned_evaluations) if compile == "auto" else compile
     return graph.compile() if wanted and has_compiler() else graph
 
 
@@ -36,7 +36,7 @@ def how_it_ran(density: LogDensity, graph: Graph | None) -> dict[str, Any]:
         "rung": density.rung,
         "reason": density.batched.reason,
         "num_ops": graph.num_ops if graph else None,
-        "compiled": graph.compiled if graph else False,
+        "compiled": graph.ran_compiled if graph else False,
     }
 
 

@@ -142,7 +142,7 @@ def learnt(problem: Problem) -> Learnt:
             remedy="start from a fit with num_refits=1",
         )
     flat = start.state["parameters"][0].to(device=problem.device, dtype=problem.dtype)
-    params = start.parameters.constrained(flat)
+    params = {name: value.cpu() for name, value in start.parameters.constrained(flat).items()}
     density = captured(problem, start.parameters.bound(model, flat))
     return Learnt(density, start.parameters, params, {"parameters": flat[None]})
 
@@ -184,11 +184,11 @@ def begin_at(
     starts = ranks.share(spaced(draws, num_chains // superchain_size))
     position = starts.repeat_interleave(superchain_size, 0)
     value, gradient = evaluate(position)
-    possible = value.isfinite() & gradient.isfinite().all(-1)
+    possible = ranks.gather(value.isfinite() & gradient.isfinite().all(-1))
     if not possible.all():
         raise ModelError(
             "the density of the model is not finite at draws of the fit to start from",
-            why=f"{int((~possible).sum())} of {len(position)} chains",
+            why=f"{int((~possible).sum())} of {num_chains} chains",
             remedy="leave start out, or start from a fit to the same data",
         )
     return position, metric(pooled_covariance(draws, flat))

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, final
 
 import torch
 
-from pyrolatent.capture.compile import Graph
+from pyrolatent.capture.compile import Graph, capture
 from pyrolatent.capture.context import model_context
 from pyrolatent.capture.failures import explained
 from pyrolatent.capture.objective import Loss
@@ -25,17 +25,10 @@ from pyrolatent.infer.guide_draws import draw_guide, drawn_sites, rung_of_draws
 from pyrolatent.infer.guides import is_amortised
 from pyrolatent.infer.learner import Learner, blamed, prepare
 from pyrolatent.infer.method import Method, check_least
+from pyrolatent.infer.optimizers import Schedule, check_optimizer
 from pyrolatent.infer.progress import progress_bar
-from pyrolatent.infer.training import (
-    Schedule,
-    Step,
-    Trained,
-    check_optimizer,
-    eager_step,
-    step_graph,
-    train,
-    with_noise,
-)
+from pyrolatent.infer.step import Step, eager_step, guarded, of_all_ranks, step_graph, with_noise
+from pyrolatent.infer.training import Trained, train
 from pyrolatent.objectives import elbo
 from pyrolatent.psis import reliable_k
 from pyrolatent.result import Compile, Fit, Problem, Weights
@@ -104,23 +97,27 @@ class SVI(Method):
             learner = prepare(problem, sites, self.batch_size, self.validation_fraction, self.num_refits)
             learner.check(self.objective)
             step, info = self.step(problem, learner, clock)
-            trained = self.trained(problem, learner, step)
+            own = [problem.ranks.rank] if info.get("own_noise") else []
+            trained = self.trained(problem, learner, step, *own)
             clock.lap("training")
             names = drawn_sites(sites, amortised=is_amortised(problem.pair))
             pair, parameters = learner.pair, learner.parameters
-            samples = draw_guide(pair, parameters, trained.flat, problem.data, sites, names, self.num_draws)
+            with seeded(problem.seed, "svi", "draws"):
+                samples = draw_guide(
+                    pair, parameters, trained.flat, problem.data, sites, names, self.num_draws
+                )
             if info["rung"] == "vmap":
                 info["rung"] = rung_of_draws(pair, parameters, trained.flat, problem.data, sites)
             clock.lap("draws")
             weights = guide_weights(problem, learner, sites, trained.flat[0])
             failed = failure(trained, learner, problem)
             clock.lap("diagnostics")
-        weak = unfinished(trained) + overfitted(trained, self.patience) + distant(weights)
+        weak = interrupted(trained, problem, self.num_steps) + unfinished(trained)
+        weak += overfitted(trained, self.patience) + distant(weights)
         info |= {
             "steps": trained.train.shape[1],
             "draw_shape": (self.num_refits, self.num_draws),
-            "seconds": clock.seconds,
-        }
+        } | clock.info
         return Fit(
             problem,
             self,
@@ -146,9 +143,10 @@ class SVI(Method):
         """Return the step of all refits, captured and compiled where that is possible, and how it runs."""
         with explained(problem.data):
             gradient = learner.gradient(self.objective)
-        flat, draw = learner.start, learner.noise(gradient)
-        example = [flat, flat.new_zeros(len(flat)), flat.new_zeros(()), *next(learner.stream()), *draw()]
-        graph = step_graph(gradient, example)
+        flat, noise, alone = learner.start, learner.noise(gradient, self.objective), problem.ranks.alone
+        norms = flat.new_zeros(len(flat))
+        example = [flat, norms, norms.new_zeros(()), *next(learner.stream().after(0)), *noise.draw()]
+        graph = step_graph(gradient, example, alone=alone)
         clock.lap("capture")
         graph = compiled(graph, example, self.num_steps, problem.compile)
         clock.lap("compilation")
@@ -156,15 +154,27 @@ class SVI(Method):
             "rung": "vmap" if graph else "eager",
             "reason": gradient.reason,
             "num_ops": graph.num_ops if graph else None,
-            "compiled": graph.compiled if graph else False,
+            "compiled": graph.ran_compiled if graph else False,
         }
-        return with_noise(graph, draw) if graph else eager_step(gradient), info
+        step = with_noise(graph, noise.draw) if graph else eager_step(gradient, alone=alone)
+        if alone:
+            return step, info
+        guard = capture(guarded, norms.clone(), flat, norms)
+        guard = guard.compile() if info["compiled"] else guard
+        info |= {"processes": problem.ranks.size, "own_noise": noise.own}
+        return of_all_ranks(step, guard, problem.ranks), info
 
-    def trained(self, problem: Problem, learner: Learner, step: Step) -> Trained:
-        """Run the loop under one progress bar."""
+    def trained(self, problem: Problem, learner: Learner, step: Step, *stream: int) -> Trained:
+        """Run the loop under one progress bar; `stream` tells processes apart that draw their own noise."""
         validate = learner.validation(self.objective, self.num_steps)
-        with progress_bar(self.num_steps, wanted=problem.progress) as bar:
-            return train(step, learner.start, learner.stream(), self.schedule, validate, bar)
+        with (
+            seeded(problem.seed, "svi", "training", *stream),
+            progress_bar(self.num_steps, wanted=problem.progress) as bar,
+        ):
+            return train(
+                step, learner.start, learner.stream(), self.schedule, validate,
+                bar, problem.checkpoint, problem.ranks,
+            )  # fmt: skip
 
 
 def read(problem: Problem) -> SiteTable:
@@ -234,11 +244,20 @@ def overfitted(trained: Trained, patience: int | None) -> tuple[str, ...]:
     )
 
 
+def interrupted(trained: Trained, problem: Problem, num_steps: int) -> tuple[str, ...]:
+    """Return a warning of a run that the user ended."""
+    if not trained.interrupted:
+        return ()
+    folder = problem.checkpoint.folder
+    remedy = "Pass start= this fit to train on" if folder is None else f"Pass resume={str(folder)!r} to go on"
+    return (f"Interrupted after step {trained.train.shape[1]:,} of {num_steps:,}. {remedy}.",)
+
+
 def unfinished(trained: Trained) -> tuple[str, ...]:
     """Return a warning where the loss still fell in the last two fifths of the steps."""
     losses = trained.train.double().mean(0)
     size = len(losses) // 5
-    if size < 20 or trained.failed_at is not None:
+    if size < 20 or trained.interrupted or trained.failed_at is not None:
         return ()
     first, before, after = losses[:size], losses[-2 * size : -size], losses[-size:]
     fall = float(before.mean() - after.mean())

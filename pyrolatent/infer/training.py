@@ -1,34 +1,26 @@
 """The training loop: gradient steps on flat parameter vectors of all refits side by side.
 
-The loop synchronises with the device only at its checks, of which a run has about a hundred.
-A gradient longer than ten times the typical one is shortened to that, and one that is not finite
-counts as zero until the next check, where training stops and goes back to the last good state.
+The loop synchronises with the device only at its checks, of which a run has about a hundred.  A
+gradient that is not finite counts as zero until the next check, where training stops and goes back
+to the last good state.  Between two steps all that the next one depends on is a `Moment`, which a
+checkpoint keeps: whoever goes on from there gets the same numbers.
 """
 
-import inspect
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 from tqdm import tqdm
 
-from pyrolatent.capture.compile import Graph, capture
-from pyrolatent.capture.objective import ObjectiveGradient
-from pyrolatent.errors import ArgumentError
-
-CHECKS = 100
-CLIP = 10.0  # times the typical norm, beyond which a gradient is shortened
-MEMORY = 0.95  # of the typical norm, from step to step
-SMOOTHING = 0.7  # of the loss, from check to check
-WARM_UP = 0.05  # part of the steps over which the learning rate rises
-
-# Parameters (R, P), typical norms (R,), step () and rows (R, B, ...) each, to losses (R,), gradients (R, P)
-# and typical norms (R,).
-Step = Callable[..., tuple[Tensor, Tensor, Tensor]]
+from pyrolatent.checkpoint import Checkpoint
+from pyrolatent.infer.interrupt import Interrupt, interruptible
+from pyrolatent.infer.moment import Moment, Watch, random_states, restore_random
+from pyrolatent.infer.optimizers import Schedule, made, rate, restore
+from pyrolatent.infer.rows import Stream
+from pyrolatent.infer.step import Step
+from pyrolatent.ranks import Ranks
 
 
 @final
@@ -42,6 +34,7 @@ class Trained:
         validation: Loss of held-out rows `(R, check)`; empty without.
         failed_at: The step at which the loss was not finite, if it ever was.
         failed_flat: The parameters near it `(P,)`.
+        interrupted: Whether the user ended it.
     """
 
     flat: Tensor
@@ -49,189 +42,151 @@ class Trained:
     validation: Tensor
     failed_at: int | None = None
     failed_flat: Tensor | None = None
-
-
-def guarded(loss: Tensor, gradient: Tensor, typical: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return loss `()`, the gradient `(P,)` to step along and the typical norm `()` after it."""
-    finite = loss.isfinite() & gradient.isfinite().all()
-    kept = torch.where(finite, gradient, 0.0)
-    norm = torch.linalg.vector_norm(kept)
-    limit = torch.where(typical > 0, CLIP * typical, norm)
-    shortened = kept * (limit / norm.clamp(min=torch.finfo(norm.dtype).tiny)).clamp(max=1.0)
-    after = torch.where(typical > 0, MEMORY * typical + (1 - MEMORY) * torch.minimum(norm, limit), norm)
-    return loss, shortened, after
-
-
-def step_graph(gradient: ObjectiveGradient, inputs: list[Tensor]) -> Graph | None:
-    """Return the step of all refits as one graph, or None where the objective was not captured.
-
-    Args:
-        gradient: The captured objective.
-        inputs: An example of what the graph will be called with.
-    """
-    if gradient.noisy is None:
-        return None
-    module, num_rows = gradient.noisy.graph.module, len(gradient.names)
-
-    def one(flat: Tensor, typical: Tensor, step: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        loss, slope = module(flat, step, *rest)
-        return guarded(loss, slope, typical)
-
-    def single(flat: Tensor, typical: Tensor, step: Tensor, *rest: Tensor) -> list[Tensor]:
-        batch = [value[0] for value in rest[:num_rows]]
-        return [part[None] for part in one(flat[0], typical[0], step, *batch, *rest[num_rows:])]
-
-    if len(inputs[0]) == 1:
-        return capture(single, *inputs)
-    axes = (0, 0, None) + (0,) * (len(inputs) - 3)
-    return capture(vmap(one, in_dims=axes, randomness="different"), *inputs)
-
-
-def with_noise(graph: Graph, draw: Callable[[], list[Tensor]]) -> Step:
-    """Return the step that draws its noise before it runs the graph."""
-    return lambda *inputs: graph(*inputs, *draw())
-
-
-def eager_step(gradient: ObjectiveGradient) -> Step:
-    """Return the step of all refits, one after the other in plain Pyro."""
-
-    def step(flat: Tensor, typical: Tensor, time: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = [
-            guarded(*gradient.evaluate(flat[r], time, *(value[r] for value in rows)), typical[r])
-            for r in range(len(flat))
-        ]
-        loss, gradients, norms = (torch.stack(parts) for parts in zip(*found, strict=True))
-        return loss, gradients, norms
-
-    return step
-
-
-def rate(step: int, num_steps: int) -> float:
-    """Return the learning rate over its highest: a linear rise, then a cosine to zero."""
-    rise = max(1, round(WARM_UP * num_steps))
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, num_steps - rise)))
+    interrupted: bool = False
 
 
 @final
-@dataclass(frozen=True)
-class Schedule:
-    """How long to train, how fast, and when to stop early."""
+class Training:
+    """A run of gradient steps from `flat (R, P)`; see `train`."""
 
-    num_steps: int
-    lr: float
-    patience: int | None
-    optimizer: Callable[..., torch.optim.Optimizer]
+    def __init__(
+        self,
+        step: Step,
+        flat: Tensor,
+        stream: Stream,
+        schedule: Schedule,
+        validate: Callable[[Tensor], Tensor] | None,
+        checkpoint: Checkpoint,
+        ranks: Ranks,
+    ) -> None:
+        self.step, self.stream, self.schedule, self.validate = step, stream, schedule, validate
+        self.checkpoint, self.ranks = checkpoint, ranks
+        self.free = flat.clone().requires_grad_()
+        self.optimizer = made(schedule, self.free)
+        self.typical = flat.new_zeros(len(flat))
+        self.watch = Watch(
+            flat.clone(), flat.clone(), flat.new_full((len(flat),), torch.inf), flat.new_zeros(len(flat))
+        )
+        self.losses = flat.new_empty(len(flat), schedule.num_steps)
+        self.held_out: list[Tensor] = []
+        self.done, self.kept, self.stopped = 0, 0, False
+        self.resume()
+
+    def run(self, bar: "tqdm[None]") -> Trained:
+        """Take all steps that are left."""
+        bar.update(self.done)
+        num_steps = self.schedule.num_steps
+        with interruptible(self.ranks.alone) as interrupt:
+            while self.done < num_steps and not (self.stopped or interrupt.asked):
+                before = self.done
+                self.advance(interrupt)
+                bar.update(self.done - before)
+                if self.done % self.schedule.every == 0 or self.done == num_steps:
+                    self.check(bar)
+                if self.checkpoint.due(self.done, num_steps):
+                    self.keep()
+        if interrupt.asked and self.done == 1:
+            raise KeyboardInterrupt
+        interrupted = interrupt.asked and self.done < num_steps
+        if interrupted and self.checkpoint.folder is not None and self.kept < self.done:
+            self.keep()
+        return self.ended(interrupted)
+
+    def advance(self, interrupt: Interrupt) -> None:
+        """Take steps up to the next check or checkpoint, or until the user asks to stop."""
+        block: list[Tensor] = []
+        batches, optimizer, free, schedule = self.batches, self.optimizer, self.free, self.schedule
+        times = torch.arange(self.done, self.until, dtype=free.dtype, device=free.device)
+        for number, time in enumerate(times.unbind(), self.done):
+            loss, free.grad, self.typical = self.step(free.detach(), self.typical, time, *next(batches))
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.lr * rate(number, schedule.num_steps)
+            optimizer.step()
+            block.append(loss)
+            if interrupt.asked:
+                break
+        self.losses[:, self.done : self.done + len(block)] = torch.stack(block, 1)
+        self.done += len(block)
+
+    @property
+    def until(self) -> int:
+        """The step of the next check or checkpoint; as often as each other unless told otherwise."""
+        periods = [self.schedule.every, *([self.checkpoint.every] if self.checkpoint.every else [])]
+        return min(self.schedule.num_steps, *(self.done - self.done % period + period for period in periods))
+
+    def check(self, bar: "tqdm[None]") -> None:
+        """Look at the losses since the last check, and decide whether to go on."""
+        last = (self.done - 1) // self.schedule.every * self.schedule.every
+        losses, flat = self.losses[:, last : self.done], self.free.detach()
+        if not losses.isfinite().all():
+            self.stopped = True
+            return
+        if self.validate is not None:
+            self.held_out.append(self.ranks.mean(self.validate(flat)))
+        bar.set_postfix(loss=f"{float(losses.mean()):.5g}", refresh=False)
+        loss = self.held_out[-1] if self.held_out else losses.mean(1)
+        self.stopped = self.watch.see(flat, loss, self.schedule.patience)
+
+    def keep(self) -> None:
+        """Write a checkpoint."""
+        moment = Moment(
+            self.done, self.stopped, self.free.detach(), self.typical, self.optimizer.state_dict(),
+            self.watch, self.held_out, self.stream.state, random_states(self.free, self.ranks),
+        )  # fmt: skip
+        self.checkpoint.write(moment, {"losses": self.losses[:, self.kept : self.done]})
+        self.kept = self.done
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one to go on from."""
+        moment = self.checkpoint.read([Moment, Watch], self.free.device)
+        if moment is not None:
+            self.done, self.kept, self.stopped = moment.done, moment.done, moment.stopped
+            self.typical, self.watch, self.held_out = moment.typical, moment.watch, moment.held_out
+            self.free.detach().copy_(moment.flat)
+            restore(self.optimizer, self.free, moment.optimizer)
+            self.stream.restore(moment.batches)
+            self.losses[:, : self.done] = torch.cat([p["losses"] for p in self.checkpoint.pieces()], 1)
+            restore_random(moment.random, self.free, self.ranks)
+        self.batches = self.stream.after(self.done)
+
+    def ended(self, interrupted: bool) -> Trained:
+        """Return what was learnt."""
+        train, watch, flat = self.losses[:, : self.done].contiguous(), self.watch, self.free.detach()
+        validation = torch.stack(self.held_out, 1) if self.held_out else flat.new_zeros(len(flat), 0)
+        finite = train.isfinite()
+        if not finite.all():
+            bad = int((~finite.all(0)).nonzero()[0])
+            culprit = int((~finite.all(1)).nonzero()[0])
+            return Trained(
+                watch.good, train[:, :bad].contiguous(), validation, bad, flat[culprit].clone(), interrupted
+            )
+        best = watch.best if self.schedule.patience is not None and watch.smooth is not None else flat.clone()
+        return Trained(best, train, validation, interrupted=interrupted)
 
 
 def train(
     step: Step,
     flat: Tensor,
-    batches: Iterator[list[Tensor]],
+    stream: Stream,
     schedule: Schedule,
     validate: Callable[[Tensor], Tensor] | None,
     bar: "tqdm[None]",
+    checkpoint: Checkpoint,
+    ranks: Ranks,
 ) -> Trained:
-    """Take gradient steps from `flat (R, P)`.
+    """Take gradient steps from `flat (R, P)`, or go on with those of a checkpoint.
 
     Args:
         step: Loss, gradient and typical norm of all refits.
         flat: Where to begin.
-        batches: Yields the rows of each step.
+        stream: The rows of each step.
         schedule: Steps, learning rate, patience and optimiser.
         validate: From parameters `(R, P)` to the loss of held-out rows `(R,)`.
         bar: Progress.
-    """
-    num_steps = schedule.num_steps
-    every = max(1, num_steps // CHECKS)
-    free = flat.clone().requires_grad_()
-    optimizer = made(schedule, free)
-    typical = flat.new_zeros(len(flat))
-    watch = Watch(flat.clone(), schedule.patience)
-    losses: list[Tensor] = []
-    held_out: list[Tensor] = []
-    for times in torch.arange(num_steps, dtype=flat.dtype, device=flat.device).split(every):
-        block: list[Tensor] = []
-        for time in times.unbind():
-            now = free.detach()
-            loss, free.grad, typical = step(now, typical, time, *next(batches))
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.lr * rate(len(losses) * every + len(block), num_steps)
-            optimizer.step()
-            block.append(loss)
-        losses.append(torch.stack(block, 1))
-        if not losses[-1].isfinite().all():
-            train, flats = torch.cat(losses, 1), failing(losses[-1], now)
-            bad = int((~train.isfinite().all(0)).nonzero()[0])
-            return Trained(watch.good, train[:, :bad], joined(held_out, flat), bad, flats)
-        if validate is not None:
-            held_out.append(validate(now))
-        bar.set_postfix(loss=f"{float(losses[-1].mean()):.5g}", refresh=False)
-        bar.update(len(block))
-        if watch.see(free.detach(), held_out[-1] if held_out else losses[-1].mean(1)):
-            break
-    return Trained(watch.result, torch.cat(losses, 1), joined(held_out, flat))
-
-
-def made(schedule: Schedule, free: Tensor) -> torch.optim.Optimizer:
-    """Return the optimiser of `free (R, P)`, in one kernel where it comes with one."""
-    options = inspect.signature(schedule.optimizer).parameters
-    unset = all(options[name].default is None for name in ("fused", "foreach") if name in options)
-    fused = {"fused": True} if "fused" in options and unset else {}
-    return schedule.optimizer([free], lr=schedule.lr, **fused)
-
-
-def check_optimizer(schedule: Schedule, free: Tensor) -> None:
-    """Try one step of no length from `free (R, P)`.
+        checkpoint: Where the run is kept.
+        ranks: The processes that take the steps together.
 
     Raises:
-        ArgumentError: The optimiser cannot be made, or does not step along a given gradient.
+        KeyboardInterrupt: The user interrupts the very first step, or the work of several processes.
     """
-    try:
-        free.grad = torch.zeros_like(free)
-        made(schedule, free).step()
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise ArgumentError(
-            "the optimizer takes no gradient steps",
-            why=f"{schedule.optimizer}: {error}",
-            remedy="pass a class such as torch.optim.Adam or a functools.partial of one, which is called as "
-            "optimizer([flat], lr=lr) and steps without evaluating the loss again",
-        ) from error
-
-
-def failing(block: Tensor, flat: Tensor) -> Tensor:
-    """Return the parameters `(P,)` of a refit whose losses `(R, step)` are not all finite."""
-    return flat[int((~block.isfinite().all(1)).nonzero()[0])].clone()
-
-
-def joined(checks: list[Tensor], like: Tensor) -> Tensor:
-    """Return losses at checks as `(R, check)`."""
-    return torch.stack(checks, 1) if checks else like.new_zeros(len(like), 0)
-
-
-@final
-class Watch:
-    """Keeps the last good state, and the best of each refit where training may stop early."""
-
-    def __init__(self, flat: Tensor, patience: int | None) -> None:
-        self.good = flat
-        self.best = flat.clone()
-        self.patience = patience
-        self.smooth: Tensor | None = None
-        self.lowest = torch.full_like(flat[:, 0], torch.inf)
-        self.waited = torch.zeros_like(self.lowest)
-
-    @property
-    def result(self) -> Tensor:
-        return self.good if self.patience is None else self.best
-
-    def see(self, flat: Tensor, loss: Tensor) -> bool:
-        """Take note of parameters `(R, P)` and their loss `(R,)`; return whether to stop."""
-        self.good = flat.clone()
-        self.smooth = loss if self.smooth is None else SMOOTHING * self.smooth + (1 - SMOOTHING) * loss
-        better = self.smooth < self.lowest
-        self.best = torch.where(better[:, None], flat, self.best)
-        self.lowest = torch.where(better, self.smooth, self.lowest)
-        self.waited = torch.where(better, 0, self.waited + 1)
-        return self.patience is not None and bool((self.waited >= self.patience).all())
+    return Training(step, flat, stream, schedule, validate, checkpoint, ranks).run(bar)
