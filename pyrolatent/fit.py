@@ -156,7 +156,8 @@ def checksum(value: Any) -> str:
     match value:
         case Tensor():
             found.update(f"{value.dtype}, {tuple(value.shape)}".encode())
-            found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            plain = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            found.update(plain.flatten().view(torch.uint8).numpy().data)
         case Mapping():
             found.update("".join(checksum(pair) for pair in value.items()).encode())
         case list() | tuple():

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -66,6 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--device") == "cuda" and not torch.cuda.is_available():
         raise pytest.UsageError("--device cuda: torch finds no CUDA device")
     torch.set_num_threads(THREADS)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # not so in the background
 
 
 @pytest.fixture(scope="session")

@@ -171,3 +171,10 @@ def test_code_is_kept_for_later_graphs_and_processes(tmp_path: Path, monkeypatch
     second = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert second.stdout.strip() == f"1 {compiled(X).tolist()}"
     counters.clear()
+
+
+def test_constants_of_stride_zero_are_compared() -> None:
+    """A tensor of one entry that was expanded counts as contiguous, and cannot be seen as bytes."""
+    wide = torch.ones(1, dtype=torch.float64).as_strided((1, 1), (0, 0))
+    graph = capture(lambda x: x * wide + x * wide.clone(), X)
+    assert torch.equal(graph(X), 2 * X)

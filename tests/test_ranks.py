@@ -17,6 +17,7 @@ from torch import distributed as dist
 
 import pyrolatent as pyl
 from pyrolatent import checkpoint
+from pyrolatent.errors import StoreError
 from pyrolatent.infer.importance import ImportanceSampling
 from pyrolatent.infer.laplace import Laplace
 from pyrolatent.ranks import Ranks, current_ranks, process_group
@@ -182,8 +183,9 @@ def test_fits_of_two_processes_are_those_of_one(name: str, out: Path) -> None:
         check_same(pyl.load(out / f"{name} {rank}", model=regression), expected)
 
 
-def test_one_process_goes_on_with_the_run_of_two(out: Path) -> None:
-    check_same(fitted("importance", resume=out / "importance"), fitted("importance"))
+def test_a_run_is_gone_on_with_by_as_many_processes(out: Path) -> None:
+    with pytest.raises(StoreError, match="another fit: processes was 2, is 1"):
+        fitted("importance", resume=out / "importance")
 
 
 def test_only_the_first_process_writes(out: Path) -> None:

@@ -240,7 +240,9 @@ def constant_key(module: fx.GraphModule, node: fx.Node) -> Any:
     held = getattr(module, str(node.target)) if node.op == "get_attr" else None
     if not isinstance(held, Tensor) or isinstance(held, FakeTensor) or held.numel() > MAX_COMPARED:
         return None
-    bits = held.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    # A tensor of one entry may be contiguous with strides of 0, and cannot be seen as bytes.
+    plain = held.detach().cpu().clone(memory_format=torch.contiguous_format)
+    bits = plain.flatten().view(torch.uint8).numpy().tobytes()
     return held.dtype, held.device, held.shape, held.stride(), bits
 
 
