@@ -173,6 +173,6 @@ def fake_device() -> Iterator[torch.device]:
         yield DEVICE
 
 
-def moved(data: dict[str, Any]) -> dict[str, Any]:
+def moved(data: dict[str, Any], device: torch.device = DEVICE) -> dict[str, Any]:
     """Return `data` with its tensors on the device."""
-    return {name: part.to(DEVICE) if isinstance(part, Tensor) else part for name, part in data.items()}
+    return {name: part.to(device) if isinstance(part, Tensor) else part for name, part in data.items()}

@@ -86,7 +86,7 @@ def test_numbers_of_draws_are_whole(value: object) -> None:
 def test_draws_are_held_in_the_order_in_which_they_come() -> None:
     position = torch.randn(3, 11, 2, generator=torch.Generator().manual_seed(0))
     held = Draws(11)
-    for piece in position.split([1, 1, 1, 4, 1, 3], 1):  # room grows at the first, second, fourth and last
+    for piece in position.split([1, 1, 1, 4, 1, 3], 1):  # room grows at the first, third and fourth
         held.extend({"position": piece, "lp": piece[..., 0]})
         assert torch.equal(held.since()["position"], position[:, : held.number])
         assert torch.equal(held.since(2)["lp"], position[:, 2 : held.number, 0])

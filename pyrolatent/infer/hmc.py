@@ -37,8 +37,9 @@ class HMC(Method):
             else 500.
         num_draws: Draws kept of each chain; by default 150 for 16 or more chains, else 1,000, and ten
             times as many at most with `target_ess`.
-        target_ess: Stop as soon as every entry of every site has this effective sample size and nested
-            R-hat is below 1.01.  Looked at every 50 draws a chain, from 100 on.
+        target_ess: Stop as soon as every entry of every site, and of the unconstrained latents, has this
+            effective sample size and nested R-hat is below 1.01.  Looked at every 50 draws a chain, from
+            100 on, and later after each tenth more.
         path: How the length of trajectories is found: "rule" takes 1.5 standard deviations of the
             widest direction, "chees" climbs the criterion of Hoffman, Radul and Sountsov (2021).
 
