@@ -28,6 +28,7 @@ from pyrolatent.capture.messages import (
 from pyrolatent.capture.supports import as_value
 from pyrolatent.capture.vector import stacked
 from pyrolatent.errors import ModelError
+from pyrolatent.lkj import corrected_draw
 from pyrolatent.pair import Model
 
 Values = Mapping[str, Tensor]
@@ -55,6 +56,9 @@ class Conditioned(Messenger):
         elif message["name"] in self.values and is_latent(message):
             value = self.values[message["name"]]
             message["value"] = as_value(message, value) if is_enumerable(message) else value
+            message["done"] = True
+        elif is_latent(message) and (drawn := corrected_draw(message["fn"])) is not None:
+            message["value"] = drawn
             message["done"] = True
 
     def _pyro_post_sample(self, message: Message) -> None:
