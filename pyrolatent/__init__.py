@@ -3,32 +3,57 @@
 `fit(model, data)` is the one verb; what can be done with its result are functions.
 """
 
-from pyrolatent import datasets, models
-from pyrolatent.ampute import ampute
-from pyrolatent.column import Column
-from pyrolatent.columnwise import ColumnwiseDistribution
-from pyrolatent.declared import read_kinds
-from pyrolatent.distributions import IncompleteMVN
-from pyrolatent.errors import ArgumentError, DataError, FitWarning, ModelError, PyrolatentError, StoreError
-from pyrolatent.export import to_inference_data
-from pyrolatent.fit import fit
-from pyrolatent.from_pyro import from_pyro
-from pyrolatent.imputations import Imputations
-from pyrolatent.impute import impute
-from pyrolatent.infer.hmc import HMC
-from pyrolatent.infer.importance import ImportanceSampling
-from pyrolatent.infer.laplace import Laplace
-from pyrolatent.infer.nuts import NUTS
-from pyrolatent.infer.svi import SVI
-from pyrolatent.objectives import elbo, iwae, linear
-from pyrolatent.pair import Pair, as_pair
-from pyrolatent.pooling import pool
-from pyrolatent.predict import predict
-from pyrolatent.result import Fit
-from pyrolatent.schema import Schema, infer_schema
-from pyrolatent.store import load, save
-from pyrolatent.summary import summary
-from pyrolatent.tables import read_frame, write_frame
+import contextlib
+import gc
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def _collection_paused() -> Iterator[None]:
+    """Hold back the garbage collector, which would look through all of torch several times over."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
+with _collection_paused():
+    from pyrolatent import datasets, models
+    from pyrolatent.ampute import ampute
+    from pyrolatent.column import Column
+    from pyrolatent.columnwise import ColumnwiseDistribution
+    from pyrolatent.declared import read_kinds
+    from pyrolatent.distributions import IncompleteMVN
+    from pyrolatent.errors import (
+        ArgumentError,
+        DataError,
+        FitWarning,
+        ModelError,
+        PyrolatentError,
+        StoreError,
+    )
+    from pyrolatent.export import to_inference_data
+    from pyrolatent.fit import fit
+    from pyrolatent.from_pyro import from_pyro
+    from pyrolatent.imputations import Imputations
+    from pyrolatent.impute import impute
+    from pyrolatent.infer.hmc import HMC
+    from pyrolatent.infer.importance import ImportanceSampling
+    from pyrolatent.infer.laplace import Laplace
+    from pyrolatent.infer.nuts import NUTS
+    from pyrolatent.infer.svi import SVI
+    from pyrolatent.objectives import elbo, iwae, linear
+    from pyrolatent.pair import Pair, as_pair
+    from pyrolatent.pooling import pool
+    from pyrolatent.predict import predict
+    from pyrolatent.result import Fit
+    from pyrolatent.schema import Schema, infer_schema
+    from pyrolatent.store import load, save
+    from pyrolatent.summary import summary
+    from pyrolatent.tables import read_frame, write_frame
 
 __all__ = [
     "HMC",
