@@ -95,14 +95,18 @@ def current_ranks() -> Ranks:
 
 @contextlib.contextmanager
 def process_group() -> Iterator[Ranks]:
-    """Join the processes that `torchrun` has started, over NCCL where there is CUDA, else over gloo."""
+    """Join the processes that `torchrun` has started.
+
+    Tensors on the host travel over gloo, and so do all where there are fewer GPUs than processes; else
+    those on a GPU travel over NCCL.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield current_ranks()
         return
-    cuda = torch.cuda.is_available()
-    if cuda:
+    one_each = torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+    if one_each:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if one_each else "gloo")
     try:
         yield current_ranks()
     finally:

@@ -25,6 +25,8 @@ from torch._guards import TracingContext, tracing
 from torch._subclasses import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from pyrolatent.seeds import forked
+
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
@@ -61,7 +63,7 @@ class Compiled:
 
     def first_call(self, inputs: list[Tensor]) -> Any:
         """Compile for the shapes and the device of `inputs`, and run; wrong code is not used again."""
-        with torch.random.fork_rng():
+        with forked():
             expected = self.module(*inputs)
         self.code, self.shapes = inductor_code(self.module, inputs), [part.shape for part in inputs]
         found = self.code(*inputs)

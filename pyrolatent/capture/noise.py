@@ -18,6 +18,7 @@ from torch.func import vmap
 
 from pyrolatent.capture.compile import Graph, calls, capture, is_random
 from pyrolatent.capture.vector import stacked
+from pyrolatent.seeds import forked
 
 Source = tuple[Callable[..., Tensor], tuple[Any, ...], dict[str, Any]]
 
@@ -85,7 +86,7 @@ def cuts(part: NoisyGraph, whole: NoisyGraph, number: int) -> tuple[list[int | N
 
 def shapes(noisy: NoisyGraph) -> list[torch.Size]:
     """Return the shape of each noise; torch's own stream stays where it was."""
-    with torch.random.fork_rng():
+    with forked():
         return [drawn.shape for drawn in noisy.draw()]
 
 

@@ -32,7 +32,7 @@ from pyrolatent.infer.training import Trained, train
 from pyrolatent.objectives import elbo
 from pyrolatent.psis import reliable_k
 from pyrolatent.result import Compile, Fit, Problem, Weights
-from pyrolatent.seeds import generator, seeded
+from pyrolatent.seeds import forked, generator, seeded
 
 # How far the loss may still fall between the last fifth but one of the steps and the last:
 MAX_FALL_ERRORS = 3.0  # standard errors,
@@ -192,7 +192,7 @@ def compiled(graph: Graph | None, example: list[Any], num_steps: int, compile: C
         return None
     faster = speed.compiled(graph, compile, num_steps)
     if faster.compiled:
-        with torch.random.fork_rng():  # what the graph draws itself does not count
+        with forked():  # what the graph draws itself does not count
             faster(*example)
     return faster
 
