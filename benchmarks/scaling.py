@@ -36,7 +36,6 @@ POINTS = (1, 64)
 CHAINS = (4, 16, 64, 256, 1_024)
 IMAGE = Path("docs/images/chains.png")
 PLAIN, HOLES, RECYCLED = "complete", "10 % missing", "10 % missing, masks of 1,000 rows"
-MOST_TRACED = 10**6  # rows of the user's model at 64 points: tracing it needs memory for all of them
 
 
 # gradient: rows
@@ -76,10 +75,9 @@ def gradient_row(who: str, table: str, num_rows: int) -> Row:
     before, start = peak(), time.perf_counter()
     density = capture_density(model, data, seed=0)
     seconds = time.perf_counter() - start
-    counts = POINTS if len(x) <= MOST_TRACED or who == "ours" else POINTS[:1]
     contenders = {}
     with density.context(), torch.no_grad():
-        for count in counts:
+        for count in POINTS:
             points = 0.1 * torch.randn(count, density.dim, generator=torch.Generator().manual_seed(1))
             contenders[str(count)] = Contender(partial(density.batched.graph(points), points), 1)
         rates = race(contenders, rounds=9, seconds=0.2)

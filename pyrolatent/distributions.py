@@ -11,6 +11,7 @@ they hold 0 by convention and whatever they hold is never used.
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, final
 
 import torch
@@ -169,7 +170,14 @@ class IncompleteMVN(RowDistribution):
         return known
 
 
-def as_row_distribution(fn: Any, rows: int) -> RowDistribution | None:
+def as_is(parameter: Tensor, event_dim: int) -> Tensor:
+    """Return the parameter."""
+    return parameter
+
+
+def as_row_distribution(
+    fn: Any, rows: int, unexpanded: Callable[[Tensor, int], Tensor] = as_is
+) -> RowDistribution | None:
     """Return the `RowDistribution` that `fn` is or amounts to, if any.
 
     A multivariate normal of Pyro or torch whose parameters do not vary over its `rows` rows, as under
@@ -178,15 +186,18 @@ def as_row_distribution(fn: Any, rows: int) -> RowDistribution | None:
     Args:
         fn: Any distribution.
         rows: N, the number of rows observed.
+        unexpanded: Returns what a parameter `(*batch, *event)`, whose number of event dimensions it is
+            told, was before it was expanded, as far as that is known.
     """
     if isinstance(fn, RowDistribution):
         return fn
     if type(fn) not in (MultivariateNormal, torch.distributions.MultivariateNormal):
         return None
-    loc, scale_tril = same_for_all_rows(fn.loc, 1), same_for_all_rows(fn._unbroadcasted_scale_tril, 2)
+    loc = same_for_all_rows(unexpanded(fn.loc, 1), 1)
+    scale_tril = same_for_all_rows(unexpanded(fn._unbroadcasted_scale_tril, 2), 2)
     if tuple(fn.batch_shape) != (rows,) or loc is None or scale_tril is None:
         return None
-    mask = torch.ones(rows, len(loc), dtype=torch.bool, device=loc.device)
+    mask = torch.ones((), dtype=torch.bool, device=loc.device).expand(rows, len(loc))
     return IncompleteMVN(loc, scale_tril, mask, validate_args=False)
 
 

@@ -13,6 +13,7 @@ the mask only and is settled here, before any graph is captured; the same code s
 and compressed ones.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -20,8 +21,10 @@ import torch
 from torch import Tensor
 from torch.linalg import solve_triangular
 
-from pyrolatent.patterns import Rows, by_holes, compress, compress_patterns
-from pyrolatent.systems import Systems, arrange
+from pyrolatent.blocks import Blocks, wanted
+from pyrolatent.patterns import Rows, Shared, by_holes, compress, compress_patterns, join_rows
+from pyrolatent.points import points_last
+from pyrolatent.systems import Places, Systems, arrange
 
 
 @final
@@ -34,8 +37,9 @@ class GaussianRows:
         whole: The rows with few holes, these filled with the centre.
         few: Those of `whole` that have holes; their systems are parts of P.
         many: The rows with many holes; their systems are parts of S.
-        systems: One for each of `few`, then of `many`; None where no cell is missing.
-        owner: `(T,)` the system to which each pivot belongs.
+        constant: Whether the rows depend on no input of a graph.
+        holes: P [mean I] C at the holes of `few`, if these are constant.
+        systems: Those of all rows; None where no cell is missing.
         log_weights: `(T,)` how many rows of data each pivot counts for.
         signs: `(T,)` -1 for pivots of `few`, 1 for those of `many`.
     """
@@ -44,8 +48,9 @@ class GaussianRows:
     whole: Rows
     few: Rows
     many: Rows
+    constant: bool
+    holes: Blocks | None
     systems: Systems | None
-    owner: Tensor
     log_weights: Tensor
     signs: Tensor
 
@@ -68,25 +73,35 @@ class GaussianRows:
         basis = torch.cat([mean[:, None], identity], 1)
         inverse = solve_triangular(scale_tril, basis, upper=False)
         whitened = inverse @ self.whole.coefficients
-        logs, squares = self.systems.factor(self._source(basis, inverse, scale_tril))
+        source = self._source(mean, inverse, scale_tril)
+        if self.constant:
+            logs, squares = points_last(self._factor, *source)
+        else:
+            logs, squares = (part[:, 0] for part in self._factor(*(matrix[..., None] for matrix in source)))
         return log_det + whitened.square().sum(0), self.log_weights * logs + self.signs * squares
 
-    def _source(self, basis: Tensor, inverse: Tensor, scale_tril: Tensor) -> Tensor:
-        """Return [P, P R, S, R], R the residuals of `few` and of `many`, as `place` counts on it.
+    def _source(self, mean: Tensor, inverse: Tensor, scale_tril: Tensor) -> Iterator[Tensor]:
+        """Yield the matrices P [mean I], P R, S and R that systems are taken from, R the residuals.
 
         Args:
-            basis: [mean I].
+            mean: From the centre.
             inverse: L^-1 [mean I].
             scale_tril: L.
         """
-        parts = []
         if len(self.few):
-            unchanged = torch.eye(1 + len(basis), dtype=basis.dtype, device=basis.device)[:, 1:]
-            columns = torch.cat([unchanged, self.few.coefficients], 1)
-            parts.append(inverse[:, 1:].mT @ inverse @ columns)
+            yield (precision := inverse[:, 1:].mT @ inverse)
+            if self.holes is None:
+                yield precision @ self.few.coefficients
         if len(self.many):
-            parts += [scale_tril @ scale_tril.mT, basis @ self.many.coefficients]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+            yield scale_tril @ scale_tril.mT
+            yield self.many.residual(mean)
+
+    def _factor(self, *source: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logs and squares `(T, P)` of the systems from matrices `(D, columns, P)`."""
+        assert self.systems is not None
+        parts = [matrix.flatten(0, 1) for matrix in source]
+        parts += [] if self.holes is None else [self.holes.product(source[0])]
+        return self.systems.factor(torch.cat(parts))
 
 
 def each_row(residual: Tensor, loc: Tensor, mask: Tensor) -> tuple[GaussianRows, Tensor]:
@@ -105,14 +120,14 @@ def each_row(residual: Tensor, loc: Tensor, mask: Tensor) -> tuple[GaussianRows,
     few, many = (is_few & ~mask.all(1)).nonzero()[:, 0], is_many.nonzero()[:, 0]
     weights = is_few.to(residual.dtype)
     rows = place(
-        mask[torch.cat([few, many])],
-        torch.ones_like(torch.cat([few, many])),
+        [Shared(Rows(residual[few], weights[few]), mask[few], torch.ones_like(few), 1)],
+        [Shared(Rows(residual[many], 1 - weights[many]), mask[many], torch.ones_like(many), 1)],
         centre=loc,
         whole=Rows(residual * weights[:, None], weights),
-        few=Rows(residual[few], weights[few]),
-        many=Rows(residual[many], 1 - weights[many]),
+        constant=False,
     )
-    return rows, torch.cat([few, many])[rows.owner]
+    systems = torch.cat([few, many])
+    return rows, systems if rows.systems is None else systems[rows.systems.owner]
 
 
 def compressed(values: Tensor, mask: Tensor) -> GaussianRows:
@@ -124,50 +139,70 @@ def compressed(values: Tensor, mask: Tensor) -> GaussianRows:
     is_few, is_many = by_holes(mask)
     centre = (values.double().sum(0) / mask.sum(0).clamp(min=1)).to(dtype)
     centred = torch.where(mask, values.double() - centre.double(), 0.0)
-    few, few_from, few_counts = compress_patterns(centred, mask, (is_few & ~mask.all(1)).nonzero()[:, 0])
-    many, many_from, many_counts = compress_patterns(centred, mask, is_many.nonzero()[:, 0])
+    holes = (is_few & ~mask.all(1)).nonzero()[:, 0]
     return place(
-        mask[torch.cat([few_from, many_from])],
-        torch.cat([few_counts, many_counts]),
+        compress_patterns(centred, mask, holes, (~mask).sum(1)),
+        compress_patterns(centred, mask, is_many.nonzero()[:, 0], mask.sum(1)),
         centre=centre,
         whole=compress(centred[is_few], torch.ones_like(mask[0])).to(dtype),
-        few=few.to(dtype),
-        many=many.to(dtype),
+        constant=True,
     )
 
 
 def place(
-    mask: Tensor, counts: Tensor, *, centre: Tensor, whole: Rows, few: Rows, many: Rows
+    few: Sequence[Shared], many: Sequence[Shared], *, centre: Tensor, whole: Rows, constant: bool
 ) -> GaussianRows:
-    """Place the systems of `few` and `many` in the source matrix that `GaussianRows` makes.
+    """Place the systems of `few` and `many` in the source that `GaussianRows` makes.
 
     Args:
-        mask: `(n, D)` the patterns of `few`, then of `many`.
-        counts: `(n,)` for how many rows of data the log-determinant of each system counts.
+        few: Rows with few holes, by the number of right-hand sides of a system.
+        many: Rows with many holes, by the same numbers.
         centre: See `GaussianRows`.
         whole: See `GaussianRows`.
-        few: See `GaussianRows`.
-        many: See `GaussianRows`.
+        constant: See `GaussianRows`.
     """
-    dim, number = mask.shape[1], torch.arange(len(mask), device=mask.device)
-    is_few = number < len(few)
-    second = (dim + len(few)) if len(few) else 0
-    matrix = torch.where(is_few, 0, second)
-    side = torch.where(is_few, dim + number, second + dim + number - len(few))
-    columns = second + (dim + len(many) if len(many) else 0)
-    cells = torch.where(is_few[:, None], ~mask, mask)
-    systems = arrange(cells, matrix, side, columns=columns) if len(mask) else None
-    owner = number if systems is None else systems.owner
+    dtype, dim = centre.dtype, len(centre)
+    few_rows, many_rows = (join_rows([part.rows for part in parts]).to(dtype) for parts in (few, many))
+    holes = torch.cat([~part.mask.repeat_interleave(part.sides, 0) for part in few])
+    blocks = wanted(holes, few_rows.coefficients) if constant and len(few_rows) else None
+    # the widths of the matrices in the source, each with D rows
+    widths = [(dim + 1) * bool(len(few_rows)), len(few_rows) * (not constant)]
+    widths += [dim * bool(len(many_rows)), len(many_rows)]
+    numbers = torch.arange(dim * sum(widths), device=centre.device).split([dim * width for width in widths])
+    precision, of_few, covariance, of_many = (part.view(dim, -1) for part in numbers)
+    of_few = of_few.mT if blocks is None else dim * sum(widths) + blocks.place
+    places = lay_out(few, True, precision[:, 1:], of_few) + lay_out(many, False, covariance, of_many.mT)
+    systems = arrange(*places) if len(few_rows) + len(many_rows) else None
+    counts = torch.cat([part.counts for part in (*few, *many)])
+    signs = torch.where(torch.arange(len(counts), device=centre.device) < sum(map(len, few)), -1, 1)
+    owner = numbers[0][:0] if systems is None else systems.owner
     return GaussianRows(
         centre,
         whole,
-        few,
-        many,
+        few_rows,
+        many_rows,
+        constant,
+        blocks,
         systems,
-        owner,
-        log_weights=counts[owner].to(centre.dtype),
-        signs=torch.where(is_few[owner], -1, 1).to(centre.dtype),
+        log_weights=counts[owner].to(dtype),
+        signs=signs[owner].to(dtype),
     )
+
+
+def lay_out(parts: Sequence[Shared], missing: bool, matrix: Tensor, sides: Tensor) -> list[Places]:
+    """Return where the systems of each part are.
+
+    Args:
+        parts: Rows of which r at a time share a system.
+        missing: Whether the systems are those of the missing cells or of the observed ones.
+        matrix: `(D, D)` places of the matrix that the systems are parts of.
+        sides: `(n, D)` places of the cells of all rows.
+    """
+    rows = sides.split([len(part.rows) for part in parts])
+    return [
+        Places(part.mask ^ missing, matrix, places.view(-1, part.sides, matrix.shape[0]))
+        for part, places in zip(parts, rows, strict=True)
+    ]
 
 
 def condition(residual: Tensor, scale_tril: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,14 +219,18 @@ def condition(residual: Tensor, scale_tril: Tensor, mask: Tensor) -> tuple[Tenso
     (count, dim), rows = mask.shape, (~mask.all(1)).nonzero()[:, 0]
     if not len(rows):
         return torch.zeros_like(residual), torch.zeros_like(residual)
-    # each row has columns of its own for its side and its diagonal, so their gradients stay apart
-    systems = arrange(~mask[rows], 0 * rows, dim + rows, columns=dim + 2 * count, diagonal=dim + count + rows)
+    # each row has places of its own for its side and its diagonal, so their gradients stay apart
+    sizes = [dim * dim, dim * count, dim * count]
+    numbers = torch.arange(sum(sizes), device=mask.device).split(sizes)
+    matrix, side, diagonal = (part.view(dim, -1) for part in numbers)
+    systems = arrange(Places(~mask[rows], matrix, side.mT[rows, None], diagonal.mT[rows]))
     identity = torch.eye(dim, dtype=residual.dtype, device=residual.device)
     inverse = solve_triangular(scale_tril, identity, upper=False)
     precision = inverse.mT @ inverse
 
     def totals(sides: Tensor, diagonals: Tensor) -> tuple[Tensor, Tensor]:
-        logs, squares = systems.factor(torch.cat([precision, sides, diagonals], 1))
+        source = torch.cat([precision.flatten(), sides.flatten(), diagonals.flatten()])
+        logs, squares = systems.factor(source[:, None])
         return logs.sum(), squares.sum()
 
     diagonals = precision.diagonal()[:, None].expand(-1, count)

@@ -67,7 +67,7 @@ def impute(
 
     Returns:
         `Imputations` of a table.  For a fit to tensors a dictionary: observed site with a mask ->
-        its value with missing entries drawn `(draw, *site)`.
+        its value with missing entries drawn `(draw, *site)`, on the host.
 
     Raises:
         ArgumentError: `num_draws` is not positive.
@@ -90,7 +90,8 @@ def impute_tensors(fit: Fit, seed: int, num_draws: int) -> Completed:
     sites = masked_sites(fit)
     if not sites:
         raise nothing_masked(f"observed sites without a mask: {list(fit.sites.observed)}")
-    batches = list(completions(fit, sites, seed, num_draws))
+    runs = completions(fit, sites, seed, num_draws)
+    batches = [{name: value.cpu() for name, value in batch.items()} for batch in runs]
     return {name: torch.cat([batch[name] for batch in batches]) for name in sites}
 
 

@@ -5,11 +5,13 @@ observed cells are replaced, exactly, by o + 1 pseudo-rows: the cost of the dens
 number of patterns, not of rows.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 @final
@@ -30,6 +32,11 @@ class Rows:
 
     def to(self, dtype: torch.dtype) -> "Rows":
         return Rows(self.values.to(dtype), self.weights.to(dtype))
+
+    def padded(self, number: int) -> "Rows":
+        """Return `number` rows, of which those added are 0 and weigh 0."""
+        missing = number - len(self)
+        return Rows(pad(self.values, (0, 0, 0, missing)), pad(self.weights, (0, missing)))
 
     def residual(self, mean: Tensor) -> Tensor:
         """Return the residuals from `mean (D,)` as columns `(D, n)`."""
@@ -82,24 +89,69 @@ def compress(values: Tensor, observed: Tensor) -> Rows:
     return Rows(torch.cat([count**0.5 * mean, factor]), weights)
 
 
-def compress_patterns(values: Tensor, mask: Tensor, chosen: Tensor) -> tuple[Rows, Tensor, Tensor]:
+@final
+@dataclass(frozen=True)
+class Shared:
+    """Rows of which r at a time share a system.
+
+    Attributes:
+        rows: r for each of n systems, those of one system in a row.
+        mask: `(n, D)` the pattern of each system.
+        counts: `(n,)` for how many rows of data its log-determinant counts.
+        sides: r.
+    """
+
+    rows: Rows
+    mask: Tensor
+    counts: Tensor
+    sides: int
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+
+def compress_patterns(values: Tensor, mask: Tensor, chosen: Tensor, cells: Tensor) -> tuple[Shared, Shared]:
     """Compress the rows of each pattern among the row numbers `chosen (n,)`.
+
+    k pseudo-rows of a pattern take k systems of one right-hand side each, or share one that has D
+    where that halves the numbers at least.
 
     Args:
         values: `(N, D)`, 0 where `mask (N, D)` is False.
         mask: True at observed cells.
         chosen: Which of the N rows.
+        cells: `(N,)` the size of a row's system.
 
     Returns:
-        The pseudo-rows of all patterns; for each a row of data of its pattern; and for how many rows of
-        data it counts where each counts once: all rows of the pattern for its first pseudo-row.
+        The systems of one right-hand side, and those of D.
     """
-    empty = chosen[:0]
-    parts, examples, counts = [Rows(values[empty], values[empty, 0])], [empty], [empty]
+    dim = mask.shape[1]
+    alone, together = [none(values, mask, 1)], [none(values, mask, dim)]
     for rows in same_pattern(mask, chosen):
-        part = compress(values[rows], mask[rows[0]])
-        parts.append(part)
-        examples.append(rows[:1].expand(len(part)))
-        counts.append(len(rows) * (torch.arange(len(part), device=rows.device) == 0))
-    joined = Rows(torch.cat([part.values for part in parts]), torch.cat([part.weights for part in parts]))
-    return joined, torch.cat(examples), torch.cat(counts)
+        part, pattern, size = compress(values[rows], mask[rows[0]]), mask[rows[:1]], int(cells[rows[0]])
+        if len(part) * (1 + size) > 2 * (dim + size):
+            together.append(Shared(part.padded(dim), pattern, rows.new_tensor([len(rows)]), dim))
+        else:  # the log-determinant counts once
+            first = torch.arange(len(part), device=rows.device) == 0
+            alone.append(Shared(part, pattern.expand(len(part), -1), len(rows) * first, 1))
+    return join(alone), join(together)
+
+
+def none(values: Tensor, mask: Tensor, sides: int) -> Shared:
+    """Return no rows, of the type of `values (N, D)`, and no systems."""
+    return Shared(Rows(values[:0], values[:0, 0]), mask[:0], mask[:0, 0].long(), sides)
+
+
+def join(parts: Sequence[Shared]) -> Shared:
+    """Return all systems, which have equally many rows, one after the other."""
+    return Shared(
+        join_rows([part.rows for part in parts]),
+        torch.cat([part.mask for part in parts]),
+        torch.cat([part.counts for part in parts]),
+        parts[0].sides,
+    )
+
+
+def join_rows(parts: Sequence[Rows]) -> Rows:
+    """Return all rows one after the other."""
+    return Rows(torch.cat([part.values for part in parts]), torch.cat([part.weights for part in parts]))

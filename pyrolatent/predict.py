@@ -33,7 +33,7 @@ def predict(
         num_draws: By default 500; at most the posterior draws of the fit.
 
     Returns:
-        Site -> `(draw, *site)`; for a fit to a table one frame in its units, indexed by `draw`
+        Site -> `(draw, *site)`, on the host; for a fit to a table one frame in its units, indexed by `draw`
         and the table's index, each with all cells drawn.
 
     Raises:
@@ -54,7 +54,7 @@ def predict(
             remedy="observe the rows through one site",
         )
     x = posterior_predictive(given, num_draws)[observed[0]]
-    tables = {draw: schema.decode(rows, frame.index) for draw, rows in enumerate(x.cpu())}
+    tables = {draw: schema.decode(rows, frame.index) for draw, rows in enumerate(x)}
     return pd.concat(tables, names=["draw"])
 
 
@@ -85,7 +85,8 @@ def posterior_predictive(fit: Fit, num_draws: int) -> dict[str, Tensor]:
     parts = []
     for draws in posterior_draws(fit, num_draws, fit.seed):
         with fit.context(draws.refit), seeded(fit.seed, "predict", draws.refit):
-            parts.append(predictive(fit.pair.model, fit.data, draws.values, draws.count))
+            drawn = predictive(fit.pair.model, fit.data, draws.values, draws.count)
+        parts.append({name: value.cpu() for name, value in drawn.items()})
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -59,12 +59,14 @@ SWITCHES = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", choices=["cpu", "cuda"], default="cpu", help="where tensors of tests live")
+    parser.addoption("--device", choices=["cpu", "cuda"], default="cpu", help="where fits of tests run")
     parser.addoption("--dtype", choices=["float64", "float32"], default="float64", help="their precision")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--device") == "cuda" and not torch.cuda.is_available():
+    if config.getoption("--device") == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else fits would choose a GPU that happens to be there
+    elif not torch.cuda.is_available():
         raise pytest.UsageError("--device cuda: torch finds no CUDA device")
     torch.set_num_threads(THREADS)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # not so in the background
@@ -72,7 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """The device chosen by `--device`."""
+    """The device chosen by `--device`, which is also the one that fits choose for data on the CPU."""
     return torch.device(request.config.getoption("--device"))
 
 

@@ -4,10 +4,11 @@ No GPU is needed: `tests.fake_device` provides a device that refuses to meet the
 the same tests run on a GPU, where only what does not hang on its random numbers can be compared.
 """
 
+import contextlib
 import functools
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 import pyrolatent as pyl
 from pyrolatent import HMC, NUTS, SVI, Fit, FitWarning, ImportanceSampling, Laplace, checkpoint
@@ -24,8 +26,16 @@ from pyrolatent.capture.density import capture_density
 from pyrolatent.errors import ModelError
 from pyrolatent.infer import optimizers
 from pyrolatent.infer.method import Method
+from pyrolatent.kernels import nuts
+from pyrolatent.kernels.adaptation import hessians, laplace, path_length, pooled_covariance
+from pyrolatent.kernels.ascent import lbfgs_ascent
+from pyrolatent.kernels.chees import chees_gradient
+from pyrolatent.kernels.hmc import metric, start, transition
+from pyrolatent.kernels.leapfrog import leapfrog_step
+from pyrolatent.kernels.nuts import leaf_step
 from pyrolatent.models import BayesianMVN
 from pyrolatent.objectives import iwae
+from pyrolatent.psis import psis
 from tests import user_models as um
 from tests.fake_device import DEVICE, OnDevice, Waits, fake_device, moved
 from tests.test_mvn import with_every_pattern
@@ -33,13 +43,14 @@ from tests.user_pairs import PAIRS
 
 
 @pytest.fixture
-def away(device: torch.device) -> Iterator[torch.device]:
+def away(device: torch.device) -> torch.device:
     """A device that is not the CPU: the GPU if it was asked for, else the fake one."""
-    if device.type != "cpu":
-        yield device
-        return
-    with fake_device() as fake:
-        yield fake
+    return DEVICE if device.type == "cpu" else device
+
+
+def at(place: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Provide a device within a block."""
+    return fake_device() if place == DEVICE else contextlib.nullcontext()
 
 
 def is_there(tensor: Tensor, place: torch.device) -> bool:
@@ -73,16 +84,17 @@ def test_density_and_gradient_are_computed_on_the_device(name: str, away: torch.
     points = 2 * torch.rand(4, on_cpu.dim, dtype=torch.float64) - 1
     # On the fake device the same operations run in the same order on the same processor.
     tolerance = 1e-13 if away == DEVICE else 1e-8
-    density = capture_density(model, moved(data, away), seed=0, device=away)
-    assert density.rung == on_cpu.rung
-    for flat in points.split(2):  # twice, so that nothing of the first can be baked into a graph
-        found = density(flat.to(away))
-        assert all(is_there(part, away) for part in found)
-        torch.testing.assert_close(
-            [part.cpu() for part in found], list(on_cpu(flat)), rtol=tolerance, atol=tolerance
-        )
-    sites = density.constrain(points.to(away))
-    assert all(is_there(site, away) for site in sites.values())
+    with at(away):
+        density = capture_density(model, moved(data, away), seed=0, device=away)
+        assert density.rung == on_cpu.rung
+        for flat in points.split(2):  # twice, so that nothing of the first can be baked into a graph
+            found = density(flat.to(away))
+            assert all(is_there(part, away) for part in found)
+            torch.testing.assert_close(
+                [part.cpu() for part in found], list(on_cpu(flat)), rtol=tolerance, atol=tolerance
+            )
+        sites = density.constrain(points.to(away))
+        assert all(is_there(site, away) for site in sites.values())
 
 
 def quick(*args: Any, **options: Any) -> Fit:
@@ -131,8 +143,8 @@ def on_host(name: str) -> Fit:
 
 @functools.cache
 def there(name: str, place: torch.device) -> Fit:
-    """Return a fit on the device, which has to be at hand."""
-    return FITS[name](place)
+    with at(place):
+        return FITS[name](place)
 
 
 def numbers(found: Fit) -> dict[str, Tensor]:
@@ -171,6 +183,41 @@ def test_a_fit_runs_on_the_device_of_its_data(name: str, away: torch.device) -> 
     check_same(found, expected, rounding(found))
 
 
+def gaussian(position: Tensor) -> tuple[Tensor, Tensor]:
+    """Log density and gradient of independent normals of standard deviations 1, 2, 3."""
+    gradient = -position / torch.arange(1, 4, device=position.device, dtype=position.dtype) ** 2
+    return 0.5 * (position * gradient).sum(-1), gradient
+
+
+def kernels_at(place: torch.device) -> dict[str, Any]:
+    """What the kernels make of the same numbers everywhere."""
+    random = torch.Generator().manual_seed(0)
+    begin, noise = torch.randn(2, 8, 3, generator=random, dtype=torch.float64).to(place)
+    uniforms = iter(torch.rand(40, 8, generator=random, dtype=torch.float64).to(place))
+    covariance = pooled_covariance(begin, torch.eye(3, dtype=torch.float64, device=place))
+    mass, size = metric(covariance), torch.full((8, 1), 0.3, dtype=torch.float64, device=place)
+    state = start(gaussian, begin)
+    moved, info = transition(leapfrog_step(gaussian), state, mass, size, 5, noise, next(uniforms))
+    grown, tree = nuts.transition(leaf_step(gaussian), state, mass, size, 4, noise, uniforms.__next__)
+    top = lbfgs_ascent(gaussian, begin, 40)
+    around = laplace(gaussian(top)[0], hessians(gaussian, top, batch=8))
+    slope = chees_gradient(begin, info, mass, 5 * size[:, 0])
+    smoothed, pareto_k = psis(10 * torch.randn(400, generator=random, dtype=torch.float64).to(place))
+    found = {"HMC": moved, "its info": info, "NUTS": grown, "its info too": tree, "ascent": top,
+             "Laplace": around, "ChEES": slope, "psis": smoothed, "density": state}  # fmt: skip
+    return found | {"numbers": (pareto_k, path_length(begin, mass))}
+
+
+def test_kernels_give_the_same_numbers_on_the_device(away: torch.device) -> None:
+    expected = kernels_at(HOST)
+    with at(away):
+        found = kernels_at(away)
+        tensors = tree_leaves({name: parts for name, parts in found.items() if name != "numbers"})
+        assert all(is_there(part, away) for part in tensors)
+        found = tree_map_only(Tensor, Tensor.cpu, found)
+    torch.testing.assert_close(tree_leaves(found), tree_leaves(expected), rtol=1e-9, atol=1e-9)
+
+
 class Killed(Exception):
     """Stands for the end of a process."""
 
@@ -191,10 +238,12 @@ def die_after(files: int, patch: pytest.MonkeyPatch) -> None:
     ("name", "files"), [("HMC chees", 35), ("NUTS", 7), ("ImportanceSampling", 2), ("SVI", 15)]
 )
 def test_a_run_on_the_device_goes_on_there(name: str, files: int, away: torch.device, tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        die_after(files, patch)
-        FITS[name](away, checkpoint=tmp_path)
-    check_same(FITS[name](away, resume=tmp_path), there(name, away), 0.0)
+    with at(away):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            die_after(files, patch)
+            FITS[name](away, checkpoint=tmp_path)
+        found = FITS[name](away, resume=tmp_path)
+    check_same(found, there(name, away), 0.0)
 
 
 SECOND: dict[str, Method] = {
@@ -207,7 +256,9 @@ SECOND: dict[str, Method] = {
 @pytest.mark.parametrize("name", SECOND)
 def test_a_fit_begins_at_another_on_the_device(name: str, away: torch.device) -> None:
     second = of_pair("AutoNormal", SECOND[name])
-    found = second(away, start=there("SVI", away))
+    first = there("SVI", away)
+    with at(away):
+        found = second(away, start=first)
     check_same(found, second(start=on_host("SVI")), rounding(found))
 
 
@@ -238,7 +289,9 @@ def after(found: Fit, folder: Path) -> dict[str, Any]:
 
 
 def test_verbs_take_a_fit_from_the_device(away: torch.device, tmp_path: Path) -> None:
-    found, expected = after(of_table(away), tmp_path / "there"), after(of_table(HOST), tmp_path / "here")
+    with at(away):
+        found = after(of_table(away), tmp_path / "there")
+    expected = after(of_table(HOST), tmp_path / "here")
     for name, frame in expected.items():
         if away == DEVICE:
             pd.testing.assert_frame_equal(found[name], frame, rtol=1e-6, atol=1e-8, obj=name)
@@ -246,15 +299,32 @@ def test_verbs_take_a_fit_from_the_device(away: torch.device, tmp_path: Path) ->
         pd.testing.assert_index_equal(found[name].columns, frame.columns)
 
 
-def test_latents_of_rows_are_drawn_on_the_device(away: torch.device) -> None:
+def test_predictions_come_to_the_host(away: torch.device) -> None:
     trained = there("SVI VAE", away)
-    found, expected = pyl.predict(trained, num_draws=3), pyl.predict(on_host("SVI VAE"), num_draws=3)
+    with at(away):
+        found = pyl.predict(trained, num_draws=3)
+    expected = pyl.predict(on_host("SVI VAE"), num_draws=3)
     assert isinstance(found, Mapping)
     for name, values in found.items():
-        assert is_there(values, away)
+        assert is_there(values, HOST)
         assert values.shape == expected[name].shape
         if (tolerance := rounding(trained)) < math.inf:
-            torch.testing.assert_close(values.cpu(), expected[name], rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(values, expected[name], rtol=tolerance, atol=tolerance)
+
+
+def with_holes(y: Tensor, mask: Tensor) -> None:
+    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(mean, 1.0).mask(mask), obs=y)
+
+
+def test_completed_tensors_come_to_the_host(away: torch.device) -> None:
+    data = {"y": torch.arange(5.0, dtype=torch.float64), "mask": torch.arange(5) % 2 == 0}
+    with at(away):
+        found = pyl.impute(quick(with_holes, moved(data, away), Laplace(100), device=away), num_draws=3)
+    assert is_there(found["y"], HOST)
+    assert torch.equal(found["y"][:, ::2], data["y"][::2].expand(3, 3))
+    assert (found["y"][:, 1::2] != data["y"][1::2]).all()
 
 
 @pytest.fixture
@@ -348,12 +418,12 @@ def test_a_stray_tensor_raises(make: Callable[[Tensor], Any], away: torch.device
 
     data = {"y": torch.ones(3, dtype=torch.float64)}
     capture_density(model, data, seed=0)  # on the CPU nobody sees it
-    with pytest.raises(ModelError, match=r"has a tensor on another device .* device='cpu'"):
+    with at(away), pytest.raises(ModelError, match=r"has a tensor on another device .* device='cpu'"):
         capture_density(model, moved(data, away), seed=0, device=away)
 
 
 def test_a_prior_made_on_the_cpu_is_refused_in_words(away: torch.device) -> None:
-    with pytest.raises(ModelError, match="the model has a tensor on another device"):
+    with at(away), pytest.raises(ModelError, match="the model has a tensor on another device"):
         of_pair("PyroModule", SVI(num_steps=3))(away)
 
 

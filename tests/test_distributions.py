@@ -12,6 +12,7 @@ import torch
 from torch.func import grad, grad_and_value, jacrev, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from pyrolatent.capture.density import capture_density
 from pyrolatent.distributions import IncompleteMVN, RowDistribution, as_row_distribution
 from pyrolatent.errors import ArgumentError, ModelError
 
@@ -83,6 +84,10 @@ MASKS = {
     "complete, fewer rows than columns": torch.ones(3, 12, dtype=torch.bool),
     "systems too large to unroll": random_mask(40, 30, 0.5),
     "only systems too large to unroll": torch.arange(30).expand(20, -1) % 2 == 0,
+    "few patterns, many rows of each": random_mask(10, 12, 0.2)[torch.arange(300) % 10],
+    "few patterns, many rows, many holes": random_mask(10, 12, 0.6)[torch.arange(200) % 10],
+    "many rows, systems too large to unroll": random_mask(4, 30, 0.5)[torch.arange(140) % 4],
+    "one column with most of the holes": random_mask(200, 6, torch.tensor([0.9] + 5 * [0.02])),
     "70 columns": random_mask(30, 70, 0.05),
     "one column": random_mask(20, 1, 0.3),
     "one row": torch.tensor([[True, False, True, True]]),
@@ -206,7 +211,7 @@ def test_captured_numbers_are_eager_ones(missing):
 
 def test_graph_calls_no_lapack_and_does_not_grow_with_rows():
     mask = random_mask(263, 12, 0.1)
-    graphs = [captured(mask.repeat(times, 1), table(mask.repeat(times, 1)))[1] for times in (1, 20)]
+    graphs = [captured(mask.repeat(times, 1), table(mask.repeat(times, 1)))[1] for times in (20, 100)]
     assert len(ops(graphs[0])) == len(ops(graphs[1]))
     assert not any("cholesky" in str(op) for op in ops(graphs[0]))
 
@@ -217,7 +222,7 @@ def test_summary_grows_with_patterns_not_with_rows():
     assert len(mask) == 5_260
     assert len(summary.whole) == 13
     patterns = mask[~mask.all(1)].unique(dim=0)
-    assert len(summary.few) + len(summary.many) <= int((patterns.sum(1) + 1).sum())
+    assert len(summary.few) + len(summary.many) <= 12 * len(patterns)
 
 
 def test_rows_under_vmap_over_parameters():
@@ -418,6 +423,32 @@ def test_plain_normals_in_a_plate_are_seen_through_when_captured():
     graph = make_fx(vmap(grad_and_value(density)))(points)
     for found, wanted in zip(graph(points), vmap(grad_and_value(plainly))(points), strict=True):
         torch.testing.assert_close(found, wanted, **PROMISED)
+
+
+def test_a_plates_rows_do_not_enter_the_graph_of_a_plain_normal():
+    # else the gradient would write a tensor of all rows for each point
+    x, factor = randn(5_000, 3), parameters(3)[1]
+
+    def model(x):
+        mean = pyro.sample("mean", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        spread = pyro.sample("spread", dist.HalfNormal(1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.MultivariateNormal(mean, scale_tril=spread * factor), obs=x)
+
+    def repeated(x):
+        mean = pyro.sample("mean", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        spread = pyro.sample("spread", dist.HalfNormal(1.0))
+        fn = dist.MultivariateNormal(
+            mean.expand(len(x), 3), scale_tril=(spread * factor).expand(len(x), 3, 3)
+        )
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", fn, obs=x)
+
+    points = randn(2, 4)
+    for function in (model, repeated):
+        graph = capture_density(function, {"x": x}, seed=0).batched.graph(points)
+        results = [node.meta["val"] for node in graph.module.graph.nodes if node.op == "call_function"]
+        assert max(part.numel() for part in results if isinstance(part, torch.Tensor)) < 100
 
 
 @pytest.mark.parametrize(

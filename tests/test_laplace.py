@@ -54,7 +54,7 @@ def test_exact_for_a_normal_posterior(scales: list[float]) -> None:
     mean, covariance, evidence = exact_regression(**data)
     fit = pyl.fit(regression, data, Laplace(), seed=SEED)
     sd = covariance.diagonal().sqrt()
-    position, found = fit.state["position"], fit.state["covariance"]
+    position, found = (fit.state[name].cpu() for name in ("position", "covariance"))
     torch.testing.assert_close((position - mean) / sd, torch.zeros_like(sd), rtol=0, atol=1e-8)
     torch.testing.assert_close(found / sd / sd[:, None], covariance / sd / sd[:, None], rtol=0, atol=1e-8)
     assert fit.info["log_evidence"] == pytest.approx(evidence, abs=1e-8)
@@ -160,8 +160,9 @@ def test_flat_directions_are_named() -> None:
         fit = pyl.fit(unidentified, {"y": torch.ones(4)}, Laplace(), seed=SEED)
     assert any(re.search(words, str(message.message)) for message in caught)
     # Along the flat direction the scale is 1; along the other, the data's: first + second has variance 1/4.
-    total = fit.state["covariance"][[0, 2]][:, [0, 2]].sum()
-    apart = fit.state["covariance"][0, 0] + fit.state["covariance"][2, 2] - 2 * fit.state["covariance"][0, 2]
+    covariance = fit.state["covariance"].cpu()
+    total = covariance[[0, 2]][:, [0, 2]].sum()
+    apart = covariance[0, 0] + covariance[2, 2] - 2 * covariance[0, 2]
     assert (float(total), float(apart)) == pytest.approx((0.25, 2.0), rel=1e-6)
 
 

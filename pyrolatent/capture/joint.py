@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions.transforms import Transform
 
 from pyrolatent.capture.enumeration import enumerating, log_sum_product, sites_in_sum
+from pyrolatent.capture.expansions import Expansions
 from pyrolatent.capture.grouping import grouped_log_probs
 from pyrolatent.capture.messages import Message, is_deterministic, log_prob_sum
 from pyrolatent.capture.sites import Site, SiteTable, SuppliedSites, sums_over_rows
@@ -39,6 +40,7 @@ class LogJoint(SuppliedSites):
         self.free = sites.layout.unpack(flat)
         self.discrete = discrete
         self.messages: dict[str, Message] = {}
+        self.expansions = Expansions()
 
     @property
     def terms(self) -> dict[str, Tensor]:
@@ -55,11 +57,18 @@ class LogJoint(SuppliedSites):
         """Return the same with every shortcut: rows by their summary, sites that look alike together."""
         summed, plain = split_by_sum(self.messages)
         summaries = {name: rows for name, rows in self.sites.summaries.items() if name in plain}
-        by_summary = {name: from_summary(plain[name], rows) for name, rows in summaries.items()}
+        by_summary = {name: self.from_summary(plain[name], rows) for name, rows in summaries.items()}
         known = {name: term for name, term in by_summary.items() if term is not None}
         terms = known | grouped_log_probs({n: m for n, m in plain.items() if n not in known})
         rest = self.log_jacobian + log_sum_product(summed) if summed else self.log_jacobian
         return torch.as_tensor(sum(terms.values(), start=rest))
+
+    def from_summary(self, message: Message, summary: Any) -> Tensor | None:
+        """Return the log-probability `()` of all rows of a site from their summary, if it holds."""
+        if not sums_over_rows(message):
+            return None
+        rows = as_row_distribution(message["fn"], len(message["value"]), self.expansions.unexpanded)
+        return message["scale"] * rows.log_prob_sum(message["value"], summary) if rows else None
 
     @property
     def values(self) -> dict[str, Tensor]:
@@ -89,14 +98,6 @@ def split_by_sum(messages: Mapping[str, Message]) -> tuple[dict[str, Message], d
     return dict(summed), alone
 
 
-def from_summary(message: Message, summary: Any) -> Tensor | None:
-    """Return the log-probability `()` of all rows of a site from their summary, if it holds."""
-    if not sums_over_rows(message):
-        return None
-    rows = as_row_distribution(message["fn"], len(message["value"]))
-    return message["scale"] * rows.log_prob_sum(message["value"], summary) if rows else None
-
-
 def evaluate(
     model: Model,
     data: Mapping[str, Any],
@@ -106,7 +107,7 @@ def evaluate(
 ) -> LogJoint:
     """Run the model with its latents at `flat (D,)`; discrete sites take all their values, or those given."""
     at_once = enumerating(sites.max_plate_nesting) if sites.discrete and not discrete else nullcontext()
-    with LogJoint(sites, flat, discrete or {}) as joint, at_once:
+    with LogJoint(sites, flat, discrete or {}) as joint, joint.expansions, at_once:
         model(**data)
     return joint
 
