@@ -12,13 +12,13 @@ import jax
 
 jax.config.update("jax_enable_x64", True)
 
-import blackjax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
-from blackjax.adaptation.base import get_filter_adapt_info_fn  # noqa: E402
+import blackjax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from blackjax.adaptation.base import get_filter_adapt_info_fn
 
-from benchmarks.peers.worker import Data, Run, Sampled  # noqa: E402
+from benchmarks.peers.worker import Data, Run, Sampled
 
 NUM_CHAINS = 64
 SUPERCHAIN = 4

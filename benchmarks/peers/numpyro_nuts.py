@@ -12,12 +12,12 @@ import numpyro
 
 jax.config.update("jax_enable_x64", True)
 
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import numpyro.distributions as dist  # noqa: E402
-from numpyro.infer import MCMC, NUTS  # noqa: E402
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.infer import MCMC, NUTS
 
-from benchmarks.peers.worker import Data, Run, Sampled  # noqa: E402
+from benchmarks.peers.worker import Data, Run, Sampled
 
 NUM_CHAINS = 4
 NUM_WARMUP = 1_000
