@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, final
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor
 
 from pyrolatent.errors import ArgumentError, StoreError
+from pyrolatent.folders import write_bytes
 from pyrolatent.ranks import Ranks
 from pyrolatent.snapshots import flatten, rebuild
 
@@ -73,10 +74,10 @@ class Checkpoint:
             self.folder.mkdir(parents=True, exist_ok=True)
             if piece:
                 whole = {name: value.detach().cpu().contiguous().clone() for name, value in piece.items()}
-                put(self.folder / PIECE.format(number), serialise(whole))
+                write_bytes(self.folder / PIECE.format(number), serialise(whole))
             tensors: dict[str, Tensor] = {}
             plain = {"state": flatten(state, tensors), "identity": self.identity, "num_pieces": number}
-            put(self.folder / STATE, serialise(tensors, {"checkpoint": json.dumps(plain)}))
+            write_bytes(self.folder / STATE, serialise(tensors, {"checkpoint": json.dumps(plain)}))
         self.num_pieces = number
 
     def read(self, classes: Iterable[type[Any]], device: torch.device) -> Any:
@@ -99,25 +100,6 @@ class Checkpoint:
         return [tensors_in(self.folder / PIECE.format(n)) for n in range(1, self.num_pieces + 1)]
 
 
-def put(path: Path, content: bytes) -> None:
-    """Write a file in full or not at all.
-
-    Raises:
-        StoreError: It cannot be written.
-    """
-    aside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        raise StoreError("cannot be written", where=str(path), why=str(error.strerror)) from error
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 def opened(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return what a checkpoint says and its tensors.
 
@@ -127,7 +109,7 @@ def opened(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
             plain = json.loads((file.metadata() or {})["checkpoint"])
-            return plain, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return plain, load_file(path)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         remedy = "Name the folder that an earlier run was given as checkpoint, or leave resume out"
         raise StoreError(
@@ -142,8 +124,7 @@ def tensors_in(path: Path) -> dict[str, Tensor]:
         StoreError: It is missing or damaged.
     """
     try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        return {name: value.clone() for name, value in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         what = "is damaged" if path.exists() else "is missing from the checkpoint"
         remedy = "Copy the folder again, or start anew"

@@ -144,14 +144,27 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     Raises:
         StoreError: It cannot be written.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file in full or not at all, even if the process or the machine dies; it replaces another.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
     target = Path(path)
     aside = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
     try:
-        aside.write_text(text, encoding="utf-8")
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         aside.replace(target)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise StoreError("cannot be written", where=str(target), why=str(error.strerror)) from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def check_sums(folder: Path, required: tuple[str, ...]) -> None:

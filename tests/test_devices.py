@@ -224,14 +224,14 @@ class Killed(Exception):
 
 def die_after(files: int, patch: pytest.MonkeyPatch) -> None:
     """Let the process end when it wants to write one more file than that."""
-    put, left = checkpoint.put, iter(range(files))
+    put, left = checkpoint.write_bytes, iter(range(files))
 
     def mortal(path: Path, content: bytes) -> None:
         if next(left, None) is None:
             raise Killed
         put(path, content)
 
-    patch.setattr(checkpoint, "put", mortal)
+    patch.setattr(checkpoint, "write_bytes", mortal)
 
 
 @pytest.mark.parametrize(

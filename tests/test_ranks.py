@@ -112,8 +112,8 @@ def of_one_process(out: str) -> None:
 
 def fits(ranks: Ranks, folder: Path) -> dict[str, Any]:
     """Fit in both processes, of which the second comes late to a folder that the first has begun."""
-    whole, files = checkpoint.put, []
-    checkpoint.put = lambda path, content: (files.append(path.name), whole(path, content))[1]
+    whole, files = checkpoint.write_bytes, []
+    checkpoint.write_bytes = lambda path, content: (files.append(path.name), whole(path, content))[1]
     time.sleep(ranks.rank)
     for name in METHODS:
         pyl.save(fitted(name, checkpoint=folder / name), folder / f"{name} {ranks.rank}")

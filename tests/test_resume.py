@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 import pyrolatent as pyl
-from pyrolatent import checkpoint
+from pyrolatent import checkpoint, folders
 from pyrolatent.checkpoint import PIECE, STATE
 from pyrolatent.infer import modes
 from pyrolatent.infer.importance import ImportanceSampling
@@ -111,7 +111,7 @@ def check_same(fit: Fit, expected: Fit) -> None:
 def victim(case: str, folder: str, files: float, model_runs: float) -> None:
     """Fit until so many files are written, and die amid the next one; or after so many runs of the model."""
     global last_run
-    last_run, whole, written = model_runs, checkpoint.put, 0
+    last_run, whole, written = model_runs, checkpoint.write_bytes, 0
 
     def put(path: Path, content: bytes) -> None:
         nonlocal written
@@ -121,7 +121,7 @@ def victim(case: str, folder: str, files: float, model_runs: float) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         whole(path, content)
 
-    checkpoint.put = put
+    checkpoint.write_bytes = put
     quietly(CASES[case], checkpoint=folder)
 
 
@@ -416,6 +416,6 @@ def test_a_full_disk_is_said_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(folders.os, "fsync", full)
     refused("piece_00001.safetensors: cannot be written: No space left", checkpoint=tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
