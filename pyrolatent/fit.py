@@ -26,7 +26,7 @@ from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.method import Method, check_least
 from pyrolatent.infer.svi import SVI
 from pyrolatent.pair import Model, Pair, as_pair, check_arguments
-from pyrolatent.ranks import Ranks, current_ranks
+from pyrolatent.ranks import current_ranks
 from pyrolatent.result import Compile, Fit, Problem
 from pyrolatent.saved_parts import method_to_dict, pair_to_dict
 from pyrolatent.seeds import fresh_seed, seeded
@@ -105,46 +105,34 @@ def fit(
         check_learns(method, learnt, start)
         dtype = dtype or (torch.float32 if learnt.of_module and method.learns else torch.float64)
         tensors = {name: as_input(value, dtype, place) for name, value in tensors.items()}
-        identity = (
-            {}
-            if folder is None
-            else identity_of(pair, tensors, method, seed, dtype, place, start, compile, ranks)
-        )
-        if folder is not None and continues:
-            check_identity(folder, identity, kept)
-        keeper = Checkpoint(folder, checkpoint_every, identity, ranks, continues)
         watched = progress and ranks.first
-        problem = Problem(pair, tensors, frame, seed, dtype, place, compile, watched, start, keeper, ranks)
+        problem = Problem(pair, tensors, frame, seed, dtype, place, compile, watched, start, ranks=ranks)
+        if folder is not None:
+            identity = identity_of(problem, method)
+            if continues:
+                check_identity(folder, identity, kept)
+            keeper = Checkpoint(folder, checkpoint_every, identity, ranks, continues)
+            problem = replace(problem, checkpoint=keeper)
         result = method.run(problem)
     for message in result.warnings if ranks.first else ():
         warnings.warn(message, FitWarning, stacklevel=2)
     return replace(result, info={**result.info, **shapes(result), "versions": versions()})
 
 
-def identity_of(
-    pair: Pair,
-    data: Mapping[str, Any],
-    method: Method,
-    seed: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    start: Fit | None,
-    compile: Compile,
-    ranks: Ranks,
-) -> dict[str, Any]:
+def identity_of(problem: Problem, method: Method) -> dict[str, Any]:
     """Return in words and checksums what a run depends on."""
-    guide = pair.guide
+    guide, start = problem.pair.guide, problem.start
     return {
-        "model": pair_to_dict(pair),
+        "model": pair_to_dict(problem.pair),
         "guide": None if guide is None else getattr(guide, "__name__", type(guide).__name__),
         "method": method_to_dict(method),
-        "data": checksum(data),
-        "seed": seed,
-        "dtype": str(dtype).removeprefix("torch."),
-        "device": device.type,
+        "data": checksum(problem.data),
+        "seed": problem.seed,
+        "dtype": str(problem.dtype).removeprefix("torch."),
+        "device": problem.device.type,
         "start": None if start is None else checksum([start.samples, start.state]),
-        "compile": compile,
-        "processes": ranks.size,
+        "compile": problem.compile,
+        "processes": problem.ranks.size,
         "C++ compiler": has_compiler(),
         "versions": versions(),
     }

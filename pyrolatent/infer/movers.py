@@ -1,7 +1,7 @@
 """How chains move: what a sampler asks of a kernel, and the kernel of Hamiltonian Monte Carlo.
 
-Every process draws the random numbers of all chains and takes its own, so that a chain does not
-depend on how many processes there are.
+Every process draws the random numbers of all chains and takes its own, so that no two chains share
+some, however many processes there are.
 """
 
 from dataclasses import dataclass, replace
@@ -13,8 +13,9 @@ from torch import Tensor
 from pyrolatent.infer.tuning import Tuned
 from pyrolatent.kernels.adaptation import MAX_STEPS, PATH_JITTER
 from pyrolatent.kernels.chees import PathAscent
-from pyrolatent.kernels.hmc import transition
+from pyrolatent.kernels.hmc import HMCInfo, HMCState, transition
 from pyrolatent.kernels.leapfrog import Step
+from pyrolatent.kernels.nuts import NUTSInfo
 from pyrolatent.ranks import Ranks
 
 EARLY_STEPS = 64  # leapfrog steps at most while chains are still on their way
@@ -98,19 +99,27 @@ class Trajectories:
         num_steps = min(max(num_steps, 1), EARLY_STEPS if early else MAX_STEPS)
         drawn = noise.normal(state.position), noise.uniform(state.log_density)
         after, info = transition(self.step, state, tuned.metric, step_size[:, None], num_steps, *drawn)
-        stats = {
-            "lp": after.log_density,
-            "energy": info.energy,
-            "acceptance_rate": info.acceptance_rate,
-            "diverging": info.diverging,
-            "step_size": step_size,
-            "n_steps": torch.full_like(after.log_density, num_steps, dtype=torch.int64),
-        }
+        steps = torch.full_like(after.log_density, num_steps, dtype=torch.int64)
+        stats = statistics(after, info, step_size, steps)
         moved = replace(tuned, state=after)
         if tuned.ascent is not None:
             ascent = tuned.ascent.update(state, info, tuned.metric, num_steps * step_size)
             moved = with_path(moved, ascent, noise.ranks)
         return Moved(moved, stats)
+
+
+def statistics(
+    state: HMCState, info: HMCInfo | NUTSInfo, step_size: Tensor, num_steps: Tensor
+) -> dict[str, Tensor]:
+    """Return what all kernels tell of a transition, `(B,)` each, under ArviZ's names."""
+    return {
+        "lp": state.log_density,
+        "energy": info.energy,
+        "acceptance_rate": info.acceptance_rate,
+        "diverging": info.diverging,
+        "step_size": step_size,
+        "n_steps": num_steps,
+    }
 
 
 def with_path(tuned: Tuned, ascent: PathAscent, ranks: Ranks) -> Tuned:

@@ -12,7 +12,7 @@ from pyrolatent.capture.density import LogDensity
 from pyrolatent.infer.chains import check_shares, run_chains, superchains
 from pyrolatent.infer.clock import Clock
 from pyrolatent.infer.method import Method, check_fraction, check_least
-from pyrolatent.infer.movers import Moved, Noise
+from pyrolatent.infer.movers import Moved, Noise, statistics
 from pyrolatent.infer.sampler import Plan
 from pyrolatent.infer.speed import compiled
 from pyrolatent.infer.start import learnt
@@ -102,15 +102,7 @@ class Trees:
         after, info = transition(
             self.leaf, state, tuned.metric, step_size[:, None], depth, momentum, uniform, self.merge
         )
-        stats = {
-            "lp": after.log_density,
-            "energy": info.energy,
-            "acceptance_rate": info.acceptance_rate,
-            "diverging": info.diverging,
-            "step_size": step_size,
-            "n_steps": info.num_steps,
-            "tree_depth": info.depth,
-        }
+        stats = statistics(after, info, step_size, info.num_steps) | {"tree_depth": info.depth}
         return Moved(replace(tuned, state=after), stats)
 
 

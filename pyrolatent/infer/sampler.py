@@ -14,6 +14,7 @@ from tqdm import tqdm
 from pyrolatent.capture.density import LogDensity
 from pyrolatent.checkpoint import Checkpoint
 from pyrolatent.errors import StoreError
+from pyrolatent.infer.kept_draws import Draws
 from pyrolatent.infer.movers import Mover, Noise, kept_path
 from pyrolatent.infer.start import ascend, begin_at, starting_points
 from pyrolatent.infer.tuning import Tuned, flat_covariance, relearn
@@ -57,41 +58,6 @@ class Run:
 
 
 KEPT = (Run, Tuned, HMCState, Metric, DualAveraging, PathAscent)
-
-
-@final
-class Draws:
-    """Positions `(chain, draw, D)` and statistics `(chain, draw)`, on the host, filled as they are made.
-
-    Room doubles as it is needed, since a budget may be much larger than what is drawn of it.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.number = 0
-        self.kept = 0  # draws that a checkpoint holds
-        self.buffers: dict[str, Tensor] = {}
-
-    def append(self, position: Tensor, stats: dict[str, Tensor]) -> None:
-        """Add one draw of all chains."""
-        self.extend({name: value[:, None] for name, value in {"position": position, **stats}.items()})
-
-    def extend(self, piece: dict[str, Tensor]) -> None:
-        """Add draws `(chain, draw, ...)`."""
-        end = self.number + piece["lp"].shape[1]
-        for name, value in piece.items():
-            held = self.buffers.get(name, value[:, :0])
-            if held.shape[1] < end:
-                shape = (len(value), min(2 * end, self.most), *value.shape[2:])
-                held = torch.empty(shape, dtype=value.dtype, device="cpu")
-                held[:, : self.number] = self.since().get(name, value[:, :0])
-                self.buffers[name] = held
-            held[:, self.number : end] = value
-        self.number = end
-
-    def since(self, first: int = 0) -> dict[str, Tensor]:
-        """Return the draws made after the `first` ones, by name."""
-        return {name: buffer[:, first : self.number] for name, buffer in self.buffers.items()}
 
 
 Enough = Callable[[Tensor], bool]  # whether draws `(chain, draw, D)` are what was asked for
