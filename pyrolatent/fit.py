@@ -95,6 +95,8 @@ def fit(
     check_least("checkpoint_every", checkpoint_every, 1)
     ranks = current_ranks()
     folder, continues = kept_folder(checkpoint, resume, ranks)
+    if folder is None and checkpoint_every is not None:
+        raise ArgumentError("checkpoint_every needs a checkpoint", remedy="name a folder as checkpoint")
     kept = kept_identity(folder) if folder is not None and continues else {}
     seed = int(kept.get("seed", ranks.agreed(fresh_seed()))) if seed is None else int(seed)
     dtype = getattr(torch, kept["dtype"]) if dtype is None and kept else dtype

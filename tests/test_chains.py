@@ -12,6 +12,7 @@ from torch import Tensor
 
 import pyrolatent as pyl
 from pyrolatent.errors import FitWarning
+from pyrolatent.infer.chains import diagnostics_of, reached
 from pyrolatent.result import Fit
 from tests.user_models import eight_schools, eight_schools_data
 
@@ -84,11 +85,13 @@ def test_moments_of_a_known_posterior(method: pyl.HMC | pyl.NUTS) -> None:
 
 
 def test_trees_tell_how_large_they_were() -> None:
-    result = pyl.fit(
-        eight_schools, eight_schools_data(), pyl.NUTS(num_warmup=200, num_draws=400, max_tree_depth=3),
-        seed=0, progress=False,
-    )  # fmt: skip
+    with pytest.warns(FitWarning, match=r"^\d+ of 1600 transitions were cut at 7 leapfrog steps"):
+        result = pyl.fit(
+            eight_schools, eight_schools_data(), pyl.NUTS(num_warmup=200, num_draws=400, max_tree_depth=3),
+            seed=0, progress=False,
+        )  # fmt: skip
     stats = result.sample_stats
+    assert result.info["path_length"] == pytest.approx(float((stats["step_size"] * stats["n_steps"]).mean()))
     depth, steps = stats["tree_depth"], stats["n_steps"]
     assert depth.dtype == steps.dtype == torch.int64
     assert 1 <= int(depth.min()) <= int(depth.max()) <= 3
@@ -98,6 +101,25 @@ def test_trees_tell_how_large_they_were() -> None:
     assert list(stats) == [
         "lp", "energy", "acceptance_rate", "diverging", "step_size", "n_steps", "tree_depth",
     ]  # fmt: skip
+
+
+def test_trees_that_were_cut_are_said_aloud() -> None:
+    expected = r"^\d+ of 400 transitions were cut at 1 leapfrog steps: .* trees a larger max_tree_depth\.$"
+    with pytest.warns(FitWarning) as told:
+        fitted(pyl.NUTS(num_warmup=100, num_draws=100, max_tree_depth=1))
+    assert any(re.match(expected, str(warning.message)) for warning in told)
+
+
+def test_a_single_chain_is_compared_with_itself() -> None:
+    """A target needs R-hat as well, and a chain whose halves differ has not reached it."""
+    result = fitted(pyl.HMC(num_chains=1, num_warmup=100, target_ess=500))
+    rhat, draws = result.diagnostics["double"]["rhat"], result.samples["double"].double()[0]
+    halves = draws[: len(draws) // 2], draws[-(len(draws) // 2) :]
+    between = (halves[0].mean() - halves[1].mean()) ** 2 / 2
+    within = (halves[0].var() + halves[1].var()) / 2
+    assert float(rhat) == pytest.approx(float(1 + between / within) ** 0.5, rel=1e-12)
+    drift = torch.linspace(0, 1, 2_000, dtype=torch.float64)[None]
+    assert not reached(diagnostics_of({"x": drift}, 1), target_ess=1)
 
 
 def neck(y: Tensor) -> None:

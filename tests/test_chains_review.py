@@ -13,7 +13,8 @@ from torch import Tensor
 
 import pyrolatent as pyl
 from pyrolatent.cli import main
-from pyrolatent.infer.sampler import Draws, Sampler
+from pyrolatent.infer.kept_draws import AHEAD, Draws
+from pyrolatent.infer.sampler import Sampler
 from pyrolatent.infer.start import begin_at
 from pyrolatent.ranks import Ranks
 from pyrolatent.result import Fit
@@ -91,6 +92,17 @@ def test_draws_are_held_in_the_order_in_which_they_come() -> None:
         assert torch.equal(held.since()["position"], position[:, : held.number])
         assert torch.equal(held.since(2)["lp"], position[:, 2 : held.number, 0])
     assert held.number == 11
+
+
+def test_draws_that_still_are_on_the_device_are_among_those_returned() -> None:
+    position = torch.randn(3, 2 * AHEAD + 7, 2, generator=torch.Generator().manual_seed(0))
+    held = Draws(len(position[0]))
+    for number, draw in enumerate(position.unbind(1), 1):
+        held.append(draw, {"lp": draw[:, 0]})
+        assert held.number == number
+        if number in (1, AHEAD, AHEAD + 3):
+            assert torch.equal(held.since()["position"], position[:, :number])
+    assert torch.equal(held.since(4)["lp"], position[:, 4:, 0])
 
 
 def test_a_budget_takes_no_memory_before_it_is_used() -> None:

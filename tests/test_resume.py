@@ -365,6 +365,8 @@ def test_arguments_that_contradict_each_other(folder: Path, tmp_path: Path) -> N
         brief(checkpoint=tmp_path / "other", resume=folder)
     with pytest.raises(pyl.ArgumentError, match=r"checkpoint_every is too small: got 0\. give at least 1"):
         brief(checkpoint=tmp_path / "other", checkpoint_every=0)
+    with pytest.raises(pyl.ArgumentError, match=r"checkpoint_every needs a checkpoint\. name a folder as"):
+        brief(checkpoint_every=10)
     assert not (tmp_path / "other").exists()
 
 

@@ -50,7 +50,7 @@ def dying(self, *rest):
         os.kill(os.getpid(), signal.SIGKILL)
 Sampler.report = dying
 fit = pyl.fit(model, {"x": x, "y": 2 * x + torch.sin(40 * x)}, METHODS[method], seed=3, progress=False,
-              checkpoint=folder or None, checkpoint_every=7, resume=resume == "resume")
+              checkpoint=folder or None, checkpoint_every=7 if folder else None, resume=resume == "resume")
 tensors = dict(fit.samples) | {f"stats/{name}": value for name, value in fit.sample_stats.items()}
 save_file({name: value.contiguous() for name, value in tensors.items()}, output)
 """

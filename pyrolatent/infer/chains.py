@@ -28,6 +28,7 @@ from pyrolatent.seeds import generator
 
 SUPERCHAIN_SIZE = 4
 MANY_CHAINS = 16
+MANY_CUT = 0.01  # of the transitions
 NUM_GUIDE = 500  # draws of a guide, from which chains begin and learn their first metric
 
 Diagnostics = dict[str, dict[str, Tensor]]  # site -> R-hat and effective sample size of every entry
@@ -90,12 +91,12 @@ def run_chains(
     info = how_it_ran(density, graph) | clock.info | {
         "superchain_size": size,
         "step_size": float(tuned.step_size),
-        "path_length": tuned.path,
+        "path_length": float((stats["n_steps"] * stats["step_size"]).mean()),
         "restarted_chains": tuned.restarts,
     }  # fmt: skip
     made = draws.number
     unfinished = short(diagnostics, target_ess, made) if whole else interrupted(problem, made, plan.num_draws)
-    warnings = unfinished + weaknesses(stats, diagnostics)
+    warnings = unfinished + weaknesses(stats, diagnostics, mover.max_steps)
     return Fit(
         problem, method, density.sites, judge.samples, stats, diagnostics,
         warnings + slowness(density, problem.compile), info,
@@ -140,7 +141,15 @@ class Judge:
 def diagnostics_of(samples: Mapping[str, Tensor], superchain_size: int) -> Diagnostics:
     """Return R-hat and effective sample size of every entry of every site."""
     doubles = {name: draws.double() for name, draws in samples.items()}
-    return {n: {"rhat": nested_rhat(x, superchain_size), "ess": min_ess(x)} for n, x in doubles.items()}
+    return {n: {"rhat": rhat_of(x, superchain_size), "ess": min_ess(x)} for n, x in doubles.items()}
+
+
+def rhat_of(draws: Tensor, superchain_size: int) -> Tensor:
+    """Return nested R-hat of draws `(chain, draw, *site)`; that of its halves where there is one chain."""
+    if len(draws) > 1:
+        return nested_rhat(draws, superchain_size)
+    half = draws.shape[1] // 2
+    return nested_rhat(draws[0, : 2 * half].unflatten(0, (2, half)), 1)
 
 
 def reached(diagnostics: Diagnostics, target_ess: int) -> bool:
@@ -168,13 +177,20 @@ def short(diagnostics: Diagnostics, target_ess: int | None, made: int) -> tuple[
     )
 
 
-def weaknesses(stats: dict[str, Tensor], diagnostics: Diagnostics) -> tuple[str, ...]:
+def weaknesses(stats: dict[str, Tensor], diagnostics: Diagnostics, max_steps: int) -> tuple[str, ...]:
     """Return what makes the draws weaker than they look, each with what to do."""
     found = []
     if (divergences := int(stats["diverging"].sum())) > 0:
         found.append(
             f"{divergences} of {stats['diverging'].numel()} transitions diverged: parts of the "
             "posterior may be missing. Reparameterise (non-centred hierarchies) or give tighter priors."
+        )
+    cut = stats["n_steps"] >= max_steps
+    if float(cut.double().mean()) > MANY_CUT:
+        found.append(
+            f"{int(cut.sum())} of {cut.numel()} transitions were cut at {max_steps} leapfrog steps: draws "
+            "are more alike than they need be. Give parameters of like scales, a density without jumps, or "
+            "trees a larger max_tree_depth."
         )
     rhat_site, rhat = extreme(diagnostics, "rhat", largest=True)
     if rhat > MAX_RHAT:

@@ -40,6 +40,10 @@ class Mover(Protocol):
         """The same where the posterior turns out to be stiff."""
 
     @property
+    def max_steps(self) -> int:
+        """Leapfrog steps after which a transition is cut."""
+
+    @property
     def learns_path(self) -> bool:
         """True where the path is learnt by gradient ascent, and not by the path rule."""
 
@@ -89,6 +93,7 @@ class Trajectories:
     learns_path: bool = False
     target_acceptance: float = 0.8
     strict_acceptance: float = 0.95
+    max_steps: int = MAX_STEPS
 
     def __call__(self, tuned: Tuned, noise: Noise, early: bool) -> Moved:
         state = tuned.state
@@ -96,7 +101,7 @@ class Trajectories:
         jitter = low + (high - low) * noise.number()
         step_size = tuned.step_size.expand(len(state.position))
         num_steps = round(tuned.path * jitter / float(noise.ranks.gather(step_size).median()))
-        num_steps = min(max(num_steps, 1), EARLY_STEPS if early else MAX_STEPS)
+        num_steps = min(max(num_steps, 1), EARLY_STEPS if early else self.max_steps)
         drawn = noise.normal(state.position), noise.uniform(state.log_density)
         after, info = transition(self.step, state, tuned.metric, step_size[:, None], num_steps, *drawn)
         steps = torch.full_like(after.log_density, num_steps, dtype=torch.int64)

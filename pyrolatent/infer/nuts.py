@@ -92,6 +92,10 @@ class Trees:
     def strict_acceptance(self) -> float:
         return self.target_acceptance
 
+    @property
+    def max_steps(self) -> int:
+        return 2**self.max_tree_depth - 1
+
     def __call__(self, tuned: Tuned, noise: Noise, early: bool) -> Moved:
         state = tuned.state
         step_size = tuned.step_size.expand(len(state.position))

@@ -166,6 +166,7 @@ class Sampler:
         adaptation = adaptation.update(rate, target)
         if iteration in {round(part * num_warmup) for part in REFRESH}:
             tuned = relearn(tuned, window, self.random, self.ranks)
+            stiff = stiff and tuned.restarts == run.tuned.restarts  # else it was so where nobody is now
             adaptation, window = dual_averaging(adaptation.step_size), []
         tuned = replace(tuned, step_size=adaptation.step_size)
         divergences = run.divergences + int(stats["diverging"].sum())
@@ -218,6 +219,8 @@ class Sampler:
             draws.kept = draws.number
 
     def report(self, stage: str, run: Run) -> None:
+        if self.bar.disable:  # a number to show is one to wait for
+            return
         step_size = f"{float(run.tuned.step_size.median()):.3g}"
         self.bar.set_postfix(stage=stage, divergences=run.divergences, step_size=step_size, refresh=False)
         self.bar.update()
