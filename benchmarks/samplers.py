@@ -31,6 +31,7 @@ MARGIN = 1.5  # more draws than the timed runs would need for that
 MAX_DIFFERENCE = 5.0  # of posterior means, in combined Monte Carlo standard errors
 COLD_CASES = ("mvn",)
 EVERYWHERE = tuple(CASES)
+FEW_ROUNDS = 1  # of contenders that take minutes, and are tens of times slower
 COMPLETE = ("mvn", "eight schools", "radon", "logistic")
 
 
@@ -41,6 +42,7 @@ class Contender(NamedTuple):
     library: str
     mode: str = "-"
     cases: tuple[str, ...] = EVERYWHERE
+    most_rounds: int = 1_000
 
     @property
     def python(self) -> str:
@@ -58,8 +60,8 @@ CONTENDERS = (
     Contender("BlackJAX ChEES", "blackjax", "1000", ("mvn",)),
     Contender("BlackJAX ChEES, short", "blackjax", "200", ("mvn",)),
     Contender("PyMC", "pymc"),
-    Contender("Pyro", "pyro", "plain", COMPLETE),
-    Contender("Pyro jit", "pyro", "jit", COMPLETE),
+    Contender("Pyro", "pyro", "plain", COMPLETE, FEW_ROUNDS),
+    Contender("Pyro jit", "pyro", "jit", COMPLETE, FEW_ROUNDS),
 )
 OURS = ("ours", "ours compiled")
 
@@ -118,6 +120,8 @@ def play(case: str, contenders: list[Contender], rounds: int, folder: Path) -> d
     for turn in range(rounds):
         start = turn * len(contenders) // rounds
         for one in contenders[start:] + contenders[:start]:
+            if turn >= one.most_rounds:
+                continue
             try:
                 runs[one.name].append(
                     run(one, case, folder, turn + 1, folder / f"caches-{CONTENDERS.index(one)}")

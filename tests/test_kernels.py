@@ -13,7 +13,7 @@ from pyrolatent.kernels.adaptation import (
     path_length,
     pooled_covariance,
 )
-from pyrolatent.kernels.ascent import lbfgs_ascent
+from pyrolatent.kernels.ascent import lbfgs_ascent, whitened_ascent
 from pyrolatent.kernels.hmc import Metric, metric, start, transition
 from pyrolatent.kernels.leapfrog import leapfrog_step, trajectory
 
@@ -214,6 +214,22 @@ def test_laplace_takes_flat_and_rising_directions_as_of_scale_one() -> None:
     expected = torch.diag(torch.tensor([1.0, 0.25, 1.0], dtype=torch.float64))
     torch.testing.assert_close(covariance[0], expected)
     assert float(evidence) == pytest.approx(-0.5 * math.log(4))
+
+
+def test_ascent_in_units_of_the_covariance() -> None:
+    """Scales from a thousandth to a thousand, 8 standard deviations away: the widest promises little."""
+    scales = torch.logspace(-3, 3, DIM, dtype=torch.float64)
+
+    def hill(position: Tensor) -> tuple[Tensor, Tensor]:
+        white = position / scales
+        return -0.5 * (white**2).sum(-1), -white / scales
+
+    begin, covariance = torch.stack([8 * scales, torch.zeros_like(scales)]), torch.diag(scales**2)
+    top = whitened_ascent(hill, begin, covariance.expand(2, DIM, DIM), 20, patience=5)
+    assert float(hill(top)[0].min()) > -0.01
+    # Where the covariance is none, steps have no scale.
+    none = torch.full((2, DIM, DIM), -1.0, dtype=torch.float64)
+    torch.testing.assert_close(whitened_ascent(hill, begin, none, 20, 5), lbfgs_ascent(hill, begin, 20, 5))
 
 
 def test_ascent_reaches_the_top_of_an_ill_conditioned_hill() -> None:

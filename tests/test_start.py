@@ -16,10 +16,12 @@ from pyrolatent.infer.laplace import Laplace
 from pyrolatent.infer.movers import Trajectories
 from pyrolatent.infer.progress import progress_bar
 from pyrolatent.infer.sampler import Plan, Sampler
-from pyrolatent.infer.start import spaced, starting_draws
+from pyrolatent.infer.start import ascend, neighbourhoods, spaced, starting_draws
 from pyrolatent.infer.svi import SVI
 from pyrolatent.infer.tuning import flat_covariance
+from pyrolatent.kernels.ascent import lbfgs_ascent
 from pyrolatent.kernels.leapfrog import Step, density_of, leapfrog_step
+from pyrolatent.ranks import ALONE
 from pyrolatent.result import Fit
 from pyrolatent.seeds import generator
 
@@ -97,6 +99,50 @@ def test_one_draw_for_each_superchain() -> None:
     off = covariance / covariance.diagonal().sqrt() / covariance.diagonal().sqrt()[:, None]
     found = tuned.metric.covariance / covariance.diagonal().sqrt() / covariance.diagonal().sqrt()[:, None]
     torch.testing.assert_close(found, off, rtol=0, atol=0.01)
+
+
+def hills(position: Tensor) -> tuple[Tensor, Tensor]:
+    """Two of one height, around (0, 0) and around (10, 10), where it is half as wide."""
+    second = position[:, :1] > 5
+    centre, precision = torch.where(second, 10.0, 0.0), torch.where(second, 4.0, 1.0)
+    return -0.5 * (precision * (position - centre) ** 2).sum(-1), -precision * (position - centre)
+
+
+def test_hessians_of_points_that_are_one_are_taken_once() -> None:
+    points, calls = torch.tensor([[0.0, 0.0], [10.0, 10.0], [1e-3, 0.0]], dtype=torch.float64), []
+
+    def counted(position: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(len(position))
+        return hills(position)
+
+    evidence, covariance = neighbourhoods(counted, points, hills(points)[0], 4)
+    assert calls == [4, 4]  # two points of two dimensions, two gradients each
+    torch.testing.assert_close(evidence, torch.tensor([0.0, -math.log(4), 0.0], dtype=torch.float64))
+    unit = torch.eye(2, dtype=torch.float64)
+    torch.testing.assert_close(covariance, torch.stack([unit, unit / 4, unit]))
+
+
+def test_an_ascent_begins_on_the_wider_hill() -> None:
+    begin = torch.tensor([[9.0, 9.0], [-1.0, 2.0], [200.0, 10.0]], dtype=torch.float64)
+    position, metric = ascend(hills, begin.repeat_interleave(2, 0), 2, ALONE)
+    summit = torch.tensor([[10.0, 10.0], [0.0, 0.0], [10.0, 10.0]], dtype=torch.float64)
+    torch.testing.assert_close(position, summit.repeat_interleave(2, 0), atol=1e-3, rtol=0)
+    torch.testing.assert_close(metric.covariance, torch.eye(2, dtype=torch.float64))
+
+
+def test_an_ascent_reaches_the_top_along_flat_directions() -> None:
+    """Scales from a hundredth to a hundred, 8 standard deviations away: L-BFGS alone gives up below."""
+    scales = torch.logspace(-2, 2, 30, dtype=torch.float64)
+
+    def hill(position: Tensor) -> tuple[Tensor, Tensor]:
+        white = position / scales
+        return -0.5 * (white**2).sum(-1), -white / scales
+
+    begin = torch.stack([8 * scales, torch.zeros_like(scales)])
+    assert float(hill(lbfgs_ascent(hill, begin, 1_000))[0].min()) < -4
+    position, metric = ascend(hill, begin, 1, ALONE)
+    assert float(hill(position)[0].min()) > -0.01
+    torch.testing.assert_close(metric.covariance.diagonal(), scales**2, rtol=1e-4, atol=0)
 
 
 def test_few_draws_serve_several_chains() -> None:

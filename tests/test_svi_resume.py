@@ -74,7 +74,8 @@ CASES = {
 def run(case: Case, **options: Any) -> Fit:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FitWarning)
-        options = {"seed": SEED, "compile": False, "checkpoint_every": case.every} | options
+        kept = {"checkpoint_every": case.every} if {"checkpoint", "resume"} & options.keys() else {}
+        options = {"seed": SEED, "compile": False} | kept | options
         return case.run(method=case.method, progress=False, **options)
 
 

@@ -11,7 +11,7 @@ from pyrolatent.capture.sites import random_start
 from pyrolatent.capture.unconstrain import unconstrain
 from pyrolatent.errors import ModelError
 from pyrolatent.kernels.adaptation import MAX_DENSE, hessians, laplace, pooled_covariance
-from pyrolatent.kernels.ascent import lbfgs_ascent
+from pyrolatent.kernels.ascent import ENOUGH, lbfgs_ascent, whitened_ascent
 from pyrolatent.kernels.hmc import Metric, metric
 from pyrolatent.kernels.leapfrog import Density
 from pyrolatent.pair import Model
@@ -22,6 +22,13 @@ ATTEMPTS = 100
 ADAM_STEPS = 30
 ADAM_RATE = 0.1
 MAX_ASCENT = 1_000  # evaluations of the density
+HASTY = 5  # evaluations without a gain, after which curvature is looked at
+POLISHES = 3  # times at most, of
+POLISH = 50  # evaluations each
+MAKES_UP = 10.0  # nats a dimension: a standard deviation 20,000 times as wide
+SAME = 0.01  # nats, and relative difference of coordinates, up to which two points are one
+MAKES_UP = 10.0  # nats a dimension: a standard deviation 20,000 times as wide
+SAME = 0.01  # nats, and relative difference of coordinates, up to which two points are one
 
 
 class Learnt(NamedTuple):
@@ -84,7 +91,8 @@ def ascend(evaluate: Density, position: Tensor, superchain_size: int, ranks: Ran
 
     A mode is the right place for most models, and a spike of the density with next to no mass the
     wrong one (the neck of a centred hierarchy).  So each superchain climbs a little and then all
-    the way, and begins where the Laplace approximation sees more of the posterior.
+    the way, and begins where the Laplace approximation sees more of the posterior.  It is not asked about
+    points so far below that no width would make up for it.
     """
 
     def each(starts: Tensor) -> tuple[Tensor, Tensor]:  # the graph has the shape of all chains
@@ -94,15 +102,52 @@ def ascend(evaluate: Density, position: Tensor, superchain_size: int, ranks: Ran
     near = adam_ascent(each, position[::superchain_size])
     if near.shape[1] > MAX_DENSE:
         return near.repeat_interleave(superchain_size, 0), metric(torch.ones_like(near[0]))
-    top = lbfgs_ascent(each, near, MAX_ASCENT)
-    around = [laplace(each(x)[0], hessians(evaluate, x, len(position))) for x in (near, top)]
-    (evidence_near, _), (evidence_top, _) = around
-    evidence, covariance = (torch.cat(parts) for parts in zip(*around, strict=True))
+    top, evidence_top, around_top = summits(evaluate, each, near, len(position))
+    value, highest = each(near)[0], each(top)[0].max()
+    able = value >= torch.minimum(highest - MAKES_UP * near.shape[1], value.max())
+    evidence_able, around_able = neighbourhoods(evaluate, near[able], value[able], len(position))
+    evidence_near = torch.full_like(value, -torch.inf).masked_scatter(able, evidence_able)
+    evidence, covariance = torch.cat([evidence_able, evidence_top]), torch.cat([around_able, around_top])
     own, best = evidence.max(0)
     winner = ranks.gather(own[None]).argmax()
     of_winner = ranks.gather(covariance[best][None])[winner]
     higher = torch.where((evidence_top >= evidence_near)[:, None], top, near)
     return higher.repeat_interleave(superchain_size, 0), metric(of_winner)
+
+
+def summits(evaluate: Density, each: Density, near: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where ascents from `near (P, D)` end, and Laplace's evidence `(P,)` and covariance there.
+
+    L-BFGS is slow where scales differ much and cannot tell; the true curvature tells what is left to gain,
+    and steps in its units go there.
+    """
+    top = lbfgs_ascent(each, near, MAX_ASCENT, HASTY)
+    for time in range(POLISHES + 1):
+        value, gradient = each(top)
+        evidence, covariance = neighbourhoods(evaluate, top, value, batch)
+        promised = 0.5 * (gradient[:, None] @ covariance @ gradient[:, :, None]).flatten()
+        if time == POLISHES or not (promised > ENOUGH).any():
+            break
+        top = whitened_ascent(each, top, covariance, POLISH, HASTY)
+    return top, evidence, covariance
+
+
+def neighbourhoods(evaluate: Density, points: Tensor, values: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+    """Return the log evidence `(P,)` and the covariance `(P, D, D)` of Laplace's approximation around points.
+
+    Points that are one are looked at once: a Hessian costs two gradients for each dimension.
+
+    Args:
+        evaluate: The density, of `batch` points at a time.
+        points: `(P, D)`.
+        values: Log densities there, `(P,)`.
+        batch: Points.
+    """
+    close = (points[:, None] - points).abs() <= SAME * (1 + points.abs())
+    same = close.all(-1) & ((values[:, None] - values).abs() < SAME)
+    first, place = same.int().argmax(1).unique(return_inverse=True)
+    evidence, covariance = laplace(values[first], hessians(evaluate, points[first], batch))
+    return evidence[place], covariance[place]
 
 
 def adam_ascent(evaluate: Density, position: Tensor) -> Tensor:

@@ -18,6 +18,26 @@ PATIENCE = 20
 ENOUGH = 0.1
 
 
+def whitened_ascent(
+    density: Density, position: Tensor, covariance: Tensor, max_evaluations: int, patience: int
+) -> Tensor:
+    """Return higher points `(B, D)`, by steps in units of the `covariance (B, D, D)` around each chain.
+
+    Where that is the inverse curvature they are Newton's, of at most length 1 at first, and few are needed.
+    """
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    factor = torch.where(failed[:, None, None] > 0, torch.eye(len(factor[0])).to(factor), factor)
+
+    def moved(offset: Tensor) -> Tensor:
+        return position + (factor @ offset[:, :, None]).squeeze(-1)
+
+    def white(offset: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = density(moved(offset))
+        return value, (gradient[:, None] @ factor).squeeze(1)
+
+    return moved(lbfgs_ascent(white, torch.zeros_like(position), max_evaluations, patience))
+
+
 class Pair(NamedTuple):
     """A step `(B, D)`, the fall of the gradient along it `(B, D)`, and 1 / their product `(B,)`, or 0."""
 
@@ -26,10 +46,12 @@ class Pair(NamedTuple):
     weight: Tensor
 
 
-def lbfgs_ascent(density: Density, position: Tensor, max_evaluations: int) -> Tensor:
+def lbfgs_ascent(
+    density: Density, position: Tensor, max_evaluations: int, patience: int = PATIENCE
+) -> Tensor:
     """Return higher points `(B, D)`, from `position (B, D)`; a chain that cannot rise stays.
 
-    It ends when no chain has gained `ENOUGH` nats in the last `PATIENCE` evaluations.
+    It ends when no chain has gained `ENOUGH` nats in the last `patience` evaluations.
     """
     value, gradient = density(position)
     direction, length = gradient, (1 / gradient.norm(dim=-1)).clamp(max=1.0)
@@ -46,7 +68,7 @@ def lbfgs_ascent(density: Density, position: Tensor, max_evaluations: int) -> Te
         gradient = torch.where(rises[:, None], trial_gradient, gradient)
         direction = ascent_direction(gradient, pairs)
         length = torch.where(rises, 1.0, SHORTEN * length)
-        if count % PATIENCE == 0:
+        if count % patience == 0:
             if not (value - before > ENOUGH).any():
                 break
             before = value
