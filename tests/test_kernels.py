@@ -225,10 +225,10 @@ def test_ascent_in_units_of_the_covariance() -> None:
         return -0.5 * (white**2).sum(-1), -white / scales
 
     begin, covariance = torch.stack([8 * scales, torch.zeros_like(scales)]), torch.diag(scales**2)
-    top = whitened_ascent(hill, begin, covariance.expand(2, DIM, DIM), 20, patience=5)
+    top = whitened_ascent(hill, begin, covariance, 20, patience=5)
     assert float(hill(top)[0].min()) > -0.01
     # Where the covariance is none, steps have no scale.
-    none = torch.full((2, DIM, DIM), -1.0, dtype=torch.float64)
+    none = -torch.ones(DIM, DIM, dtype=torch.float64)
     torch.testing.assert_close(whitened_ascent(hill, begin, none, 20, 5), lbfgs_ascent(hill, begin, 20, 5))
 
 

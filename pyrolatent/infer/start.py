@@ -118,18 +118,19 @@ def ascend(evaluate: Density, position: Tensor, superchain_size: int, ranks: Ran
 def summits(evaluate: Density, each: Density, near: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return where ascents from `near (P, D)` end, and Laplace's evidence `(P,)` and covariance there.
 
-    L-BFGS is slow where scales differ much and cannot tell; the true curvature tells what is left to gain,
-    and steps in its units go there.
+    L-BFGS is slow where scales differ much and cannot tell; the true curvature, at the highest point, tells
+    what is left to gain, and steps in its units go there.
     """
     top = lbfgs_ascent(each, near, MAX_ASCENT, HASTY)
-    for time in range(POLISHES + 1):
+    for _ in range(POLISHES):
         value, gradient = each(top)
-        evidence, covariance = neighbourhoods(evaluate, top, value, batch)
-        promised = 0.5 * (gradient[:, None] @ covariance @ gradient[:, :, None]).flatten()
-        if time == POLISHES or not (promised > ENOUGH).any():
+        best = value.argmax()[None]
+        _, (covariance,) = laplace(value[best], hessians(evaluate, top[best], batch))
+        promised = 0.5 * (gradient * (gradient @ covariance)).sum(-1)
+        if not (promised > ENOUGH).any():
             break
         top = whitened_ascent(each, top, covariance, POLISH, HASTY)
-    return top, evidence, covariance
+    return top, *neighbourhoods(evaluate, top, each(top)[0], batch)
 
 
 def neighbourhoods(evaluate: Density, points: Tensor, values: Tensor, batch: int) -> tuple[Tensor, Tensor]:

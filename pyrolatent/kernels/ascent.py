@@ -21,19 +21,19 @@ ENOUGH = 0.1
 def whitened_ascent(
     density: Density, position: Tensor, covariance: Tensor, max_evaluations: int, patience: int
 ) -> Tensor:
-    """Return higher points `(B, D)`, by steps in units of the `covariance (B, D, D)` around each chain.
+    """Return higher points `(B, D)`, by steps in units of a `covariance (D, D)`.
 
     Where that is the inverse curvature they are Newton's, of at most length 1 at first, and few are needed.
     """
     factor, failed = torch.linalg.cholesky_ex(covariance)
-    factor = torch.where(failed[:, None, None] > 0, torch.eye(len(factor[0])).to(factor), factor)
+    factor = torch.where(failed > 0, torch.eye(len(factor)).to(factor), factor)
 
     def moved(offset: Tensor) -> Tensor:
-        return position + (factor @ offset[:, :, None]).squeeze(-1)
+        return position + offset @ factor.mT
 
     def white(offset: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = density(moved(offset))
-        return value, (gradient[:, None] @ factor).squeeze(1)
+        return value, gradient @ factor
 
     return moved(lbfgs_ascent(white, torch.zeros_like(position), max_evaluations, patience))
 
