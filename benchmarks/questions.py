@@ -221,11 +221,11 @@ def gradients(rows: list[Row]) -> Found:
         for row in rows
     ]  # fmt: skip
     verdicts = []
-    for kind in dict.fromkeys((row["who"], row["table"], row["patterns"]) for row in rows):
-        same = [row for row in rows if (row["who"], row["table"], row["patterns"]) == kind]
+    for kind in dict.fromkeys((row["who"], row["patterns"]) for row in rows):
+        same = [row for row in rows if (row["who"], row["patterns"]) == kind]
         few, *_, many = sorted([same[0], *same], key=lambda row: row["rows"])
         for count, cost in many["microseconds"].items() if many["rows"] > few["rows"] else ():
-            what = f"{kind[0]}, {kind[1]}, {many['rows']:,} rows : {few['rows']:,}, at {count}"
+            what = f"{kind[0]}, {many['table']}, {many['rows']:,} rows : {few['rows']:,}, at {count}"
             verdicts.append(at_most(what, ROWS_BAR, {"": ratio(cost, few["microseconds"].get(count))}))
     return Found([Table(columns, cells)], verdicts, rows) if rows else NOTHING
 

@@ -160,7 +160,7 @@ def plot(rows: Iterable[Row], path: Path) -> None:
     """Draw microseconds per chain and leapfrog step over the number of chains."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     colours: dict[str, Any] = {}
     for row in rows:
@@ -173,7 +173,7 @@ def plot(rows: Iterable[Row], path: Path) -> None:
     axes.set_xticks(CHAINS, [f"{number:,}" for number in CHAINS])
     axes.minorticks_off()
     axes.set(xlabel="chains", ylabel="microseconds per chain and leapfrog step")
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
