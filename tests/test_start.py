@@ -130,6 +130,22 @@ def test_an_ascent_begins_on_the_wider_hill() -> None:
     torch.testing.assert_close(metric.covariance, torch.eye(2, dtype=torch.float64))
 
 
+def test_no_ascent_begins_in_a_neck_however_high() -> None:
+    """x ~ N(0, exp(2 t)) in 40 dimensions: the density climbs by 40 nats for each unit that t falls, the mass
+    of t is that of its prior, N(0, 9)."""
+
+    def neck(position: Tensor) -> tuple[Tensor, Tensor]:
+        t, x = position[:, :1], position[:, 1:]
+        square, dim = (x * (-t).exp()) ** 2, x.shape[1]
+        value = -0.5 * (t**2 / 9 + square.sum(-1, keepdim=True)) - dim * t
+        slope = -t / 9 + square.sum(-1, keepdim=True) - dim
+        return value[:, 0], torch.cat([slope, -x * (-2 * t).exp()], 1)
+
+    begin = torch.rand(4, 41, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.5
+    position, _ = ascend(neck, begin, 1, ALONE)
+    assert float(position[:, 0].min()) > -12  # 4 standard deviations
+
+
 def test_an_ascent_reaches_the_top_along_flat_directions() -> None:
     """Scales from a hundredth to a hundred, 8 standard deviations away: L-BFGS alone gives up below."""
     scales = torch.logspace(-2, 2, 30, dtype=torch.float64)

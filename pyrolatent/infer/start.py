@@ -103,8 +103,8 @@ def ascend(evaluate: Density, position: Tensor, superchain_size: int, ranks: Ran
     if near.shape[1] > MAX_DENSE:
         return near.repeat_interleave(superchain_size, 0), metric(torch.ones_like(near[0]))
     top, evidence_top, around_top = summits(evaluate, each, near, len(position))
-    value, highest = each(near)[0], each(top)[0].max()
-    able = value >= torch.minimum(highest - MAKES_UP * near.shape[1], value.max())
+    value, needed = each(near)[0], evidence_top.max() - MAKES_UP * near.shape[1]
+    able = value >= torch.minimum(needed, value.max())
     evidence_able, around_able = neighbourhoods(evaluate, near[able], value[able], len(position))
     evidence_near = torch.full_like(value, -torch.inf).masked_scatter(able, evidence_able)
     evidence, covariance = torch.cat([evidence_able, evidence_top]), torch.cat([around_able, around_top])
