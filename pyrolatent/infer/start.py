@@ -27,8 +27,6 @@ POLISHES = 3  # times at most, of
 POLISH = 50  # evaluations each
 MAKES_UP = 10.0  # nats a dimension: a standard deviation 20,000 times as wide
 SAME = 0.01  # nats, and relative difference of coordinates, up to which two points are one
-MAKES_UP = 10.0  # nats a dimension: a standard deviation 20,000 times as wide
-SAME = 0.01  # nats, and relative difference of coordinates, up to which two points are one
 
 
 class Learnt(NamedTuple):
