@@ -26,7 +26,7 @@ HASTY = 5  # evaluations without a gain, after which curvature is looked at
 POLISHES = 3  # times at most, of
 POLISH = 50  # evaluations each
 MAKES_UP = 10.0  # nats a dimension: a standard deviation 20,000 times as wide
-SAME = 0.01  # nats, and relative difference of coordinates, up to which two points are one
+SAME = 1.0  # standard deviations, and nats, within which points are in one place
 
 
 class Learnt(NamedTuple):
@@ -134,7 +134,8 @@ def summits(evaluate: Density, each: Density, near: Tensor, batch: int) -> tuple
 def neighbourhoods(evaluate: Density, points: Tensor, values: Tensor, batch: int) -> tuple[Tensor, Tensor]:
     """Return the log evidence `(P,)` and the covariance `(P, D, D)` of Laplace's approximation around points.
 
-    Points that are one are looked at once: a Hessian costs two gradients for each dimension.
+    Points within a standard deviation of a higher one share its covariance: a Hessian costs two gradients
+    for each dimension.
 
     Args:
         evaluate: The density, of `batch` points at a time.
@@ -142,11 +143,18 @@ def neighbourhoods(evaluate: Density, points: Tensor, values: Tensor, batch: int
         values: Log densities there, `(P,)`.
         batch: Points.
     """
-    close = (points[:, None] - points).abs() <= SAME * (1 + points.abs())
-    same = close.all(-1) & ((values[:, None] - values).abs() < SAME)
-    first, place = same.int().argmax(1).unique(return_inverse=True)
-    evidence, covariance = laplace(values[first], hessians(evaluate, points[first], batch))
-    return evidence[place], covariance[place]
+    evidence, covariance = torch.empty_like(values), points.new_empty(*points.shape, points.shape[1])
+    left = torch.ones_like(values, dtype=torch.bool)
+    while left.any():
+        best = torch.where(left, values, -torch.inf).argmax()
+        highest, (around,) = laplace(values[best, None], hessians(evaluate, points[best, None], batch))
+        offset = points - points[best]
+        distance = (offset * torch.linalg.solve(around, offset.mT).mT).sum(-1).sqrt()
+        same = left & (distance < SAME) & (values[best] - values < SAME)
+        same[best] = True
+        evidence[same], covariance[same] = highest + values[same] - values[best], around
+        left &= ~same
+    return evidence, covariance
 
 
 def adam_ascent(evaluate: Density, position: Tensor) -> Tensor:
