@@ -1,9 +1,9 @@
-"""Pieces of Pyro in a form that function transforms accept.
+"""Pieces of Pyro and torch in a form that function transforms accept, or run well.
 
 `DiscreteHMM` multiplies matrices in the log domain, with logarithms of sums that may be zero.  Pyro
 does so by an autograd function of its own and a write in place, of which `vmap` refuses one and
-unrolls the other.  While a model of ours runs, plain expressions of the same value and gradient take
-their places.
+unrolls the other.  Under `vmap` torch takes its cross entropy apart into some twenty operations on all rows.
+While a model of ours runs, plain expressions of the same value and gradient take their places.
 """
 
 import contextlib
@@ -14,6 +14,8 @@ import torch
 from pyro.distributions import hmm
 from pyro.ops import special
 from torch import Tensor
+from torch.distributions import bernoulli
+from torch.nn.functional import logsigmoid
 
 
 @final
@@ -36,7 +38,16 @@ def log_matmul_exp(x: Tensor, y: Tensor) -> Tensor:
     return SafeLog.apply(product) + x_shift + y_shift
 
 
-REPLACED = ((hmm, "_logmatmulexp", log_matmul_exp), (special, "_SafeLog", SafeLog))
+def binary_cross_entropy_with_logits(logits: Tensor, value: Tensor, reduction: str = "none") -> Tensor:
+    """Return -log p of `value` in [0, 1], as torch does without `vmap`; Bernoulli asks for each entry's."""
+    return (1 - value) * logits - logsigmoid(logits)
+
+
+REPLACED = (
+    (hmm, "_logmatmulexp", log_matmul_exp),
+    (special, "_SafeLog", SafeLog),
+    (bernoulli, "binary_cross_entropy_with_logits", binary_cross_entropy_with_logits),
+)
 
 
 @contextlib.contextmanager
