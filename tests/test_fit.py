@@ -110,7 +110,7 @@ def test_settings_are_filled_in_and_kept() -> None:
     result = fitted(method=pyl.HMC(num_chains=16, num_warmup=60, num_draws=100))
     assert result.method == pyl.HMC(num_chains=16, num_warmup=60, num_draws=100)
     assert result.samples["mean"].shape == (16, 100)
-    assert fitted().method == pyl.HMC(num_chains=64, num_warmup=50, num_draws=150)
+    assert fitted().method == pyl.HMC(num_chains=64, num_warmup=75, num_draws=150)
     assert result.info["rung"] == "vmap"
     assert result.info["compiled"] is False
 

@@ -134,7 +134,7 @@ def on_a_terminal(script: str) -> str:
 
 def test_one_bar_on_a_terminal() -> None:
     shown = on_a_terminal(SCRIPT)
-    assert "200/200" in shown
+    assert "225/225" in shown
     assert "divergences=0" in shown
     assert "step_size=" in shown
     assert "iteration/s" in shown
