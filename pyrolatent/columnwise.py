@@ -9,12 +9,17 @@ on, a latent vector of the row, say.
     with pyro.plate("data", len(x)):
         pyro.sample("x", ColumnwiseDistribution(heads, mask), obs=x)
 
+Columns of one kind may share a distribution, which costs one evaluation for all of them:
+
+    heads = {("income", "rent"): dist.Normal(loc, scale), "smoker": ...}  # loc (N, 2)
+
 Labels are numbers here, their codes.  A missing cell holds 0, which may lie outside of its column's
 support; a value from inside is put there before its density is asked for, since a gradient of nan is
 nan also where it is multiplied by 0.
 """
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import torch
@@ -28,28 +33,64 @@ from pyrolatent.univariate import cell_moments, has_quantiles, quantile, support
 
 
 @final
+@dataclass(frozen=True)
+class Block:
+    """Columns that share a distribution, and where they are among the D of a row.
+
+    Attributes:
+        names: The columns.
+        cells: The distribution of one column `(..., N)`, or of several side by side `(..., N, d)`.
+        places: The number of the column, or those of several.
+    """
+
+    names: tuple[Hashable, ...]
+    cells: Distribution
+    places: int | tuple[int, ...]
+
+    def of_rows(self, rows: Tensor) -> Tensor:
+        """Return this block's part `(..., N)` or `(..., N, d)` of `rows (..., N, D)`."""
+        if isinstance(self.places, int):
+            return rows[..., self.places]
+        first, last = self.places[0], self.places[-1]
+        if self.places == tuple(range(first, last + 1)):
+            return rows[..., first : last + 1]
+        return rows[..., list(self.places)]
+
+    def shape(self, batch: Shape) -> torch.Size:
+        """Return the shape of the cells of this block in a batch of rows."""
+        return torch.Size(batch) + (() if isinstance(self.places, int) else (len(self.places),))
+
+
+@final
 class ColumnwiseDistribution(RowDistribution):
     """Rows whose D cells are independent, observed where `mask` is True.
 
     Args:
         columns: Column -> distribution of its cells, with `event_shape ()` and a `batch_shape` that
-            fits `(N,)`, or `(..., N)` with plates to the left; D of them, in the order of the values.
+            fits `(N,)`, or `(..., N)` with plates to the left.  Or a tuple of d columns -> distribution
+            of their cells, `(..., N, d)`.  D columns in all.
         mask: `(N, D)` boolean; a row with nothing observed has log-density 0.
+        order: The columns in the order of the values; by default that of `columns`.
         validate_args: As in torch; None is torch's global setting.
 
     Raises:
-        ArgumentError: The shapes do not fit, `mask` is not boolean, or a distribution is not one of
-            single cells.
+        ArgumentError: The shapes do not fit, `mask` is not boolean, `order` has other columns, or a
+            distribution is not one of single cells.
     """
 
     arg_constraints: ClassVar = {}
     has_rsample = False
 
     def __init__(
-        self, columns: Mapping[Any, Distribution], mask: Tensor, validate_args: bool | None = None
+        self,
+        columns: Mapping[Any, Distribution],
+        mask: Tensor,
+        order: Sequence[Hashable] | None = None,
+        validate_args: bool | None = None,
     ) -> None:
-        self.columns, self.observed = dict(columns), mask
-        super().__init__(rows_of(columns, mask), mask.shape[-1:], validate_args=validate_args)
+        self.columns, self.observed, self.order = dict(columns), mask, order
+        self.blocks = blocks_of(columns, order)
+        super().__init__(rows_of(self.blocks, mask), mask.shape[-1:], validate_args=validate_args)
 
     @property
     def support(self) -> constraints.Constraint:
@@ -57,37 +98,70 @@ class ColumnwiseDistribution(RowDistribution):
 
     @property
     def draws_from_noise(self) -> bool:
-        return all(has_quantiles(column) for column in self.columns.values())
+        return all(has_quantiles(block.cells) for block in self.blocks)
+
+    @property
+    def discrete_cells(self) -> tuple[bool, ...]:
+        found = {
+            place: support_of(block.cells).is_discrete for block in self.blocks for place in places_of(block)
+        }
+        return tuple(found[place] for place in range(len(found)))
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> "ColumnwiseDistribution":
-        columns = {name: column.expand(torch.Size(batch_shape)) for name, column in self.columns.items()}
-        return ColumnwiseDistribution(columns, self.observed, validate_args=self._validate_args)
+        columns = {
+            name: block.cells.expand(block.shape(batch_shape))
+            for name, block in zip(self.columns, self.blocks, strict=True)
+        }
+        return ColumnwiseDistribution(columns, self.observed, self.order, self._validate_args)
 
     def sample(self, sample_shape: Shape = NO_SHAPE) -> Tensor:
         """Draw full rows `(*sample_shape, ..., N, D)`, whatever the mask; labels as codes."""
-        columns = self.expand(self.batch_shape).columns.values()
+        blocks = self.expand(self.batch_shape).blocks
         with torch.no_grad():
-            return stack_cells([column.sample(torch.Size(sample_shape)) for column in columns])
+            return self.rows([block.cells.sample(torch.Size(sample_shape)) for block in blocks])
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-density `(..., N)`, in nats, of the observed cells of `value (..., N, D)`."""
-        return self.log_prob_cells(value).sum(-1)
+        if self._validate_args:
+            self.check_cells(value)
+        sums = [
+            cells if isinstance(block.places, int) else cells.sum(-1)
+            for block, cells in zip(self.blocks, self.log_prob_blocks(value), strict=True)
+        ]
+        return torch.stack(sums).sum(0) if len(sums) > 1 else sums[0]
 
     def log_prob_cells(self, value: Tensor) -> Tensor:
         """Return the log-density `(..., N, D)`, in nats, of each cell of `value`, 0 where it is missing."""
         if self._validate_args:
             self.check_cells(value)
-        shape = torch.broadcast_shapes(self.batch_shape, value.shape[:-1])
-        terms = []
-        for column, seen, known in self.known_cells(value):
-            terms.append(torch.where(seen, column.log_prob(known), 0.0).expand(shape))
-        return torch.stack(terms, -1)
+        return self.rows(self.log_prob_blocks(value))
 
-    def known_cells(self, value: Tensor) -> Iterator[tuple[Distribution, Tensor, Tensor]]:
-        """Yield each column's distribution, mask and cells, those missing inside of the support."""
-        cells = zip(self.columns.values(), self.observed.unbind(-1), value.unbind(-1), strict=True)
-        for column, seen, held in cells:
-            yield column, seen, torch.where(seen, held, value_inside(column).to(value))
+    def log_prob_blocks(self, value: Tensor) -> list[Tensor]:
+        """Return the same of each block, `(..., N)` or `(..., N, d)`."""
+        shape = torch.broadcast_shapes(self.batch_shape, value.shape[:-1])
+        return [
+            torch.where(seen, block.cells.log_prob(known), 0.0).expand(block.shape(shape))
+            for block, seen, known in self.known_cells(value)
+        ]
+
+    def known_cells(self, value: Tensor) -> Iterator[tuple[Block, Tensor, Tensor]]:
+        """Yield each block with its mask and its cells, those missing inside of the support."""
+        for block in self.blocks:
+            seen, inside = block.of_rows(self.observed), value_inside(block.cells).to(value)
+            yield block, seen, torch.where(seen, block.of_rows(value), inside)
+
+    def rows(self, parts: list[Tensor]) -> Tensor:
+        """Return parts of the blocks, `(..., N)` or `(..., N, d)`, as floating rows `(..., N, D)`."""
+        floating = [cells.dtype for cells in parts if cells.is_floating_point()]
+        dtype = floating[0] if floating else torch.get_default_dtype()
+        pairs = list(zip(self.blocks, parts, strict=True))
+        wide = [cells[..., None] if isinstance(block.places, int) else cells for block, cells in pairs]
+        batch = torch.broadcast_shapes(*(cells.shape[:-1] for cells in wide))
+        side_by_side = torch.cat([cells.to(dtype).expand(*batch, cells.shape[-1]) for cells in wide], -1)
+        places = [place for block in self.blocks for place in places_of(block)]
+        if places == sorted(places):
+            return side_by_side
+        return side_by_side[..., sorted(range(len(places)), key=places.__getitem__)]
 
     def summarise(self, value: Tensor) -> None:
         """Nothing that would be cheaper than the rows themselves."""
@@ -97,12 +171,10 @@ class ColumnwiseDistribution(RowDistribution):
 
     def conditional(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and sd `(..., N, D)` of every cell; those of labels are of their codes."""
-        shape = (*self.batch_shape, value.shape[-1])
-        moments = [cell_moments(column) for column in self.columns.values()]
-        mean, sd = (
-            torch.stack([m.expand(self.batch_shape) for m in some], -1) for some in zip(*moments, strict=True)
-        )
-        return torch.where(self.observed, value, mean), torch.where(self.observed, 0.0, sd).expand(shape)
+        blocks = self.expand(self.batch_shape).blocks
+        means, sds = zip(*(cell_moments(block.cells) for block in blocks), strict=True)
+        mean, sd = self.rows(list(means)), self.rows(list(sds))
+        return torch.where(self.observed, value, mean), torch.where(self.observed, 0.0, sd)
 
     def complete(self, value: Tensor, noise: Tensor) -> Tensor:
         """Return `value (..., N, D)` with missing cells drawn from their columns' distributions.
@@ -111,19 +183,22 @@ class ColumnwiseDistribution(RowDistribution):
         quantiles; else it comes from torch's own stream (`draws_from_noise`).
         """
         limits = torch.finfo(noise.dtype)
-        shares = torch.special.ndtr(noise).clamp(limits.tiny, 1 - limits.eps / 2).unbind(-1)
-        columns = self.expand(self.batch_shape).columns.values()
+        shares = torch.special.ndtr(noise).clamp(limits.tiny, 1 - limits.eps / 2)
         drawn = [
-            quantile(column, share) if has_quantiles(column) else column.sample()
-            for column, share in zip(columns, shares, strict=True)
+            quantile(block.cells, block.of_rows(shares))
+            if has_quantiles(block.cells)
+            else block.cells.sample()
+            for block in self.expand(self.batch_shape).blocks
         ]
-        return torch.where(self.observed, value, stack_cells(drawn).to(value))
+        return torch.where(self.observed, value, self.rows(drawn).to(value))
 
     def check_cells(self, value: Tensor, rows: Tensor | bool = True, where: str = "") -> None:
-        for name, (column, seen, known) in zip(self.columns, self.known_cells(value), strict=True):
-            outside = seen & rows & ~known.isnan() & ~support_of(column).check(known)
+        for block, seen, known in self.known_cells(value):
+            several = not isinstance(block.places, int)
+            counted = rows[..., None] if several and isinstance(rows, Tensor) else rows
+            outside = seen & counted & ~known.isnan() & ~support_of(block.cells).check(known)
             if outside.any():
-                raise outside_support(name, column, known, outside, where)
+                raise outside_support(block, known, outside, where)
 
 
 @final
@@ -134,59 +209,81 @@ class RowSupport(constraints.Constraint):
 
     def __init__(self, rows: ColumnwiseDistribution) -> None:
         self.rows = rows
-        self.is_discrete = any(support_of(column).is_discrete for column in rows.columns.values())
+        self.is_discrete = any(support_of(block.cells).is_discrete for block in rows.blocks)
 
     def check(self, value: Tensor) -> Tensor:
         """Return which rows `(..., N)` of `value (..., N, D)` do."""
-        inside = [support_of(column).check(known) for column, _, known in self.rows.known_cells(value)]
-        return torch.stack(torch.broadcast_tensors(*inside), -1).all(-1)
+        inside = [support_of(block.cells).check(known) for block, _, known in self.rows.known_cells(value)]
+        return (self.rows.rows([part.to(value) for part in inside]) > 0).all(-1)
 
 
-def stack_cells(columns: list[Tensor]) -> Tensor:
-    """Return columns `(..., N)` as rows `(..., N, D)` of floating-point numbers."""
-    floating = [cells.dtype for cells in columns if cells.is_floating_point()]
-    dtype = floating[0] if floating else torch.get_default_dtype()
-    return torch.stack([cells.to(dtype) for cells in torch.broadcast_tensors(*columns)], -1)
+def places_of(block: Block) -> tuple[int, ...]:
+    """Return the places of the columns of a block."""
+    return (block.places,) if isinstance(block.places, int) else block.places
 
 
-def rows_of(columns: Mapping[Hashable, Distribution], mask: Tensor) -> torch.Size:
+def blocks_of(columns: Mapping[Any, Distribution], order: Sequence[Hashable] | None) -> list[Block]:
+    """Return the columns as blocks; raise where `order` has others."""
+    names = [name for key in columns for name in (key if isinstance(key, tuple) else (key,))]
+    place = {name: number for number, name in enumerate(names if order is None else order)}
+    if order is not None and sorted(map(repr, order)) != sorted(map(repr, names)):
+        raise ArgumentError(
+            "the order does not have the columns that have distributions",
+            why=f"got {list(order)}, and distributions of {names}",
+        )
+    return [
+        Block(key, cells, tuple(place[name] for name in key))
+        if isinstance(key, tuple)
+        else Block((key,), cells, place[key])
+        for key, cells in columns.items()
+    ]
+
+
+def rows_of(blocks: Sequence[Block], mask: Tensor) -> torch.Size:
     """Return the shape `(..., N)` of the rows; raise where mask and columns do not fit."""
     if mask.dtype != torch.bool:
         raise ArgumentError(
             "the mask must be boolean", why=f"got {mask.dtype}", remedy="pass True where a cell is observed"
         )
-    if mask.dim() < 2 or mask.shape[-1] != len(columns):
+    number = sum(len(block.names) for block in blocks)
+    if mask.dim() < 2 or mask.shape[-1] != number:
         raise ArgumentError(
             "the mask (N, D) does not have one column for each distribution",
-            why=f"got {tuple(mask.shape)} and {len(columns)} distributions",
+            why=f"got {tuple(mask.shape)} and {number} distributions",
         )
     shape = mask.shape[:-1]
-    for name, column in columns.items():
-        check_column(name, column, mask.shape[-2])
-        shape = torch.broadcast_shapes(shape, column.batch_shape)
+    for block in blocks:
+        shape = torch.broadcast_shapes(shape, batch_of(block, mask.shape[-2]))
     return shape
 
 
-def check_column(name: Hashable, column: Distribution, rows: int) -> None:
-    """Refuse a distribution that is not one of `rows` single cells."""
-    where = f"column {name!r}, {type(column).__name__}"
-    if column.event_shape:
-        why = f"its event_shape is {tuple(column.event_shape)}"
+def batch_of(block: Block, rows: int) -> torch.Size:
+    """Return the shape of the rows of a block; refuse a distribution that is not one of single cells."""
+    cells, width = block.cells, None if isinstance(block.places, int) else len(block.places)
+    names = block.names[0] if width is None else block.names
+    where = f"column {names!r}, {type(cells).__name__}"
+    if cells.event_shape:
+        why = f"its event_shape is {tuple(cells.event_shape)}"
         raise ArgumentError("a cell holds one number", where=where, why=why)
-    if column.batch_shape and column.batch_shape[-1] not in (1, rows):
-        why = f"its batch_shape is {tuple(column.batch_shape)}, the mask has {rows} rows"
+    batch = cells.batch_shape if width is None else cells.batch_shape[:-1]
+    if width is not None and cells.batch_shape[-1:] not in ((1,), (width,)):
+        why = f"its batch_shape is {tuple(cells.batch_shape)}, of {width} columns"
+        raise ArgumentError("the distribution does not have a cell for each column", where=where, why=why)
+    if batch and batch[-1] not in (1, rows):
+        why = f"its batch_shape is {tuple(cells.batch_shape)}, the mask has {rows} rows"
         raise ArgumentError("the distribution does not have a cell for each row", where=where, why=why)
+    return batch
 
 
-def outside_support(
-    name: Hashable, column: Distribution, cells: Tensor, outside: Tensor, where: str
-) -> DataError:
-    """Return the error for the first of `cells (..., N)` marked in `outside`."""
+def outside_support(block: Block, cells: Tensor, outside: Tensor, where: str) -> DataError:
+    """Return the error for the first of the cells of a block marked in `outside`."""
     first = tuple(outside.nonzero()[0].tolist())
+    single = isinstance(block.places, int)
+    name, row = (block.names[0], first[-1]) if single else (block.names[first[-1]], first[-2])
     return DataError(
         "an observed value lies outside the support of its distribution",
-        where=", ".join(part for part in (where, f"column {name!r}, row {first[-1]}") if part),
-        why=f"{cells[first].item():g} under {type(column).__name__}, "
+        where=", ".join(part for part in (where, f"column {name!r}, row {row}") if part),
+        why=f"{cells[first].item():g} under {type(block.cells).__name__}, "
         f"{int(outside.sum())} of {outside.numel()} values",
         remedy="correct the data, or observe them with another distribution",
     )

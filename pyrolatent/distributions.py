@@ -37,6 +37,11 @@ class RowDistribution(TorchDistribution):
     def draws_from_noise(self) -> bool:
         """Whether `complete` draws from its noise alone; else it draws from torch's own stream as well."""
 
+    @property
+    @abstractmethod
+    def discrete_cells(self) -> tuple[bool, ...]:
+        """Of which of the D columns the density is a probability."""
+
     @abstractmethod
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-density `(N,)`, in nats, of the observed cells of `value (N, D)`."""
@@ -107,6 +112,10 @@ class IncompleteMVN(RowDistribution):
         check_shapes(loc, scale_tril, mask)
         self.loc, self.scale_tril, self.observed = loc, scale_tril, mask
         super().__init__(mask.shape[:1], mask.shape[1:], validate_args=validate_args)
+
+    @property
+    def discrete_cells(self) -> tuple[bool, ...]:
+        return (False,) * self.event_shape[0]
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> "IncompleteMVN":
         if tuple(batch_shape) != tuple(self.batch_shape):

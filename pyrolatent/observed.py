@@ -33,11 +33,13 @@ class Observation:
         value: `(*site)`, as the model sees it.
         seen: `(*site)` boolean, False at cells that count for nothing.
         schema: Of the table whose cells these are, `(N, D)`; None for other sites.
+        discrete: Which of the D columns of a table have probabilities and no density.
     """
 
     value: Tensor
     seen: Tensor
     schema: Schema | None
+    discrete: tuple[bool, ...] = ()
 
     def in_units(self, value: Tensor) -> Tensor:
         """Return values `(..., *site)` of this site in the table's units, counts not rounded."""
@@ -49,7 +51,8 @@ class Observation:
         """Return log-densities of this site's rows or cells `(S, *batch)` in the table's units."""
         if self.schema is None:
             return log_prob
-        cells = torch.where(self.seen, self.schema.log_jacobian(self.value), 0.0)
+        dense = self.seen & ~torch.tensor(self.discrete, device=self.seen.device)
+        cells = torch.where(dense, self.schema.log_jacobian(self.value), 0.0)
         return log_prob + cells.reshape((*log_prob.shape[1:], -1)).sum(-1)
 
 
@@ -69,7 +72,12 @@ def observation(fit: Fit, message: Message) -> Observation:
     """Return what one run of the model says of an observed site."""
     value = torch.as_tensor(message["value"])
     of_table = fit.schema is not None and "x" in fit.data and torch.equal(value, fit.data["x"])
-    return Observation(value, seen_entries(message), fit.schema if of_table else None)
+    if not of_table:
+        return Observation(value, seen_entries(message), None)
+    fn = message["fn"]
+    plain = (False,) * value.shape[-1]
+    discrete = fn.discrete_cells if isinstance(fn, RowDistribution) else plain
+    return Observation(value, seen_entries(message), fit.schema, discrete)
 
 
 def seen_entries(message: Message) -> Tensor:

@@ -24,6 +24,7 @@ from pyrolatent.infer.laplace import Laplace
 from pyrolatent.infer.nuts import NUTS
 from pyrolatent.infer.svi import SVI
 from pyrolatent.models.mvn import BayesianMVN
+from pyrolatent.models.vae import VAE
 from pyrolatent.objectives import ELBO, IWAE, LinearSchedule
 from pyrolatent.pair import FunctionPair, Model, Pair, as_pair
 from pyrolatent.plain import State, from_plain, to_plain
@@ -41,9 +42,22 @@ def mvn_from_dict(state: State) -> BayesianMVN:
     return BayesianMVN(Schema.from_dict(state["columns"]), state["eta"], state["standardise"])
 
 
-PAIRS: dict[str, type[Pair]] = {"BayesianMVN": BayesianMVN}
-TO_DICT: dict[str, Callable[[Any], State]] = {"BayesianMVN": mvn_to_dict}
-FROM_DICT: dict[str, Callable[[State], Pair]] = {"BayesianMVN": mvn_from_dict}
+def vae_to_dict(pair: VAE) -> State:
+    """Return the constructor's arguments."""
+    hidden = list(pair.hidden)
+    rest = {"heavy_tails": pair.heavy_tails, "encoder": pair.encoder}
+    return {"columns": pair.columns.to_dict(), "latent_dim": pair.latent_dim, "hidden": hidden, **rest}
+
+
+def vae_from_dict(state: State) -> VAE:
+    """Return the pair with these arguments."""
+    given = {"columns": Schema.from_dict(state["columns"]), "hidden": tuple(state["hidden"])}
+    return VAE(**{**state, **given})
+
+
+PAIRS: dict[str, type[Pair]] = {"BayesianMVN": BayesianMVN, "VAE": VAE}
+TO_DICT: dict[str, Callable[[Any], State]] = {"BayesianMVN": mvn_to_dict, "VAE": vae_to_dict}
+FROM_DICT: dict[str, Callable[[State], Pair]] = {"BayesianMVN": mvn_from_dict, "VAE": vae_from_dict}
 
 ROLES = ("latents", "observed", "deterministics", "discrete")
 

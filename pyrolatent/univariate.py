@@ -43,8 +43,8 @@ def quantile(column: Distribution, share: Tensor) -> Tensor:
     if not column.has_enumerate_support:
         return column.icdf(share)
     values = column.enumerate_support(expand=False)
-    below = column.log_prob(values).exp().cumsum(0)[:-1] < share
-    return values.flatten()[below.sum(0)]
+    rank = (column.log_prob(values).exp().cumsum(0)[:-1] < share).sum(0, keepdim=True)
+    return values.expand(len(values), *rank.shape[1:]).take_along_dim(rank, 0)[0]
 
 
 def has_quantiles(column: Distribution) -> bool:

@@ -412,14 +412,12 @@ def test_a_table_of_mixed_columns_is_completed_by_their_distributions() -> None:
     frame = mixed_table()
     schema = infer_schema(frame, standardise=False)
     result = quick(as_pair(mixed, schema=schema), frame)
-    with pytest.warns(FitWarning, match=r"Imputations of \['visits'\] are numbers rounded into the observed"):
-        imputations = impute(result, num_draws=40)
+    imputations = impute(result, num_draws=40)
     tables = list(imputations.frames)
     assert all(table.dtypes.to_dict() == frame.dtypes.to_dict() for table in tables)
-    # keeping counts within the observed range moves one in a hundred, by a few
-    for name, mean, variance, moved in (("visits", 40.0, 40.0, 0.1), ("smoker", 0.25, 0.25 * 0.75, 0.0)):
+    for name, mean, variance in (("visits", 40.0, 40.0), ("smoker", 0.25, 0.25 * 0.75)):
         drawn = np.concatenate([table[name][frame[name].isna()].astype(float) for table in tables])
-        assert abs(drawn.mean() - mean) < 5 * np.sqrt(variance / len(drawn)) + moved
+        assert abs(drawn.mean() - mean) < 5 * np.sqrt(variance / len(drawn))
     shares = imputations.probabilities("site").mean()
     count = 40 * int(frame["site"].isna().sum())
     expected = np.array([0.2, 0.3, 0.5])

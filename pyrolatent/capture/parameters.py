@@ -176,9 +176,9 @@ class SeenModules(TorchFunctionMode):
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
         self.dtype, self.device = dtype, device
-        self.seen: dict[int, nn.Module] = {}
         self.buffers: dict[int, tuple[str, Tensor, Tensor, Tensor]] = {}  # name, itself, in use, before
         self.weights: dict[int, tuple[Tensor, Tensor]] = {}  # itself, in use
+        self.parameters: set[int] = set()
 
     def __enter__(self) -> "SeenModules":
         self.handle = nn.modules.module.register_module_forward_pre_hook(self.before)
@@ -201,16 +201,12 @@ class SeenModules(TorchFunctionMode):
         return self.weights.setdefault(id(tensor), (tensor, cast(tensor, self.dtype, self.device)))[1]
 
     def before(self, module: nn.Module, inputs: Any) -> None:
-        self.seen.setdefault(id(module), module)
+        if not isinstance(module, AutoGuide):  # those it is called with, by functional_call its own or not
+            self.parameters |= {id(parameter) for parameter in module.parameters()}
         for name, buffer in module.named_buffers(recurse=False):
             if id(buffer) not in self.buffers:
                 used = cast(buffer, self.dtype, self.device)
                 self.buffers[id(buffer)] = f"{type(module).__name__}.{name}", buffer, used, used.clone()
-
-    @property
-    def parameters(self) -> set[int]:
-        networks = (module for module in self.seen.values() if not isinstance(module, AutoGuide))
-        return {id(parameter) for module in networks for parameter in module.parameters()}
 
     def constants(self, leaves: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Return buffers and weights that are none of the `leaves`, and what stands for them in the fit."""

@@ -1,5 +1,6 @@
 """Models of this package, one pair per file."""
 
 from pyrolatent.models.mvn import BayesianMVN
+from pyrolatent.models.vae import VAE
 
-__all__ = ["BayesianMVN"]
+__all__ = ["VAE", "BayesianMVN"]
