@@ -45,6 +45,7 @@ with _collection_paused():
     from pyrolatent.infer.laplace import Laplace
     from pyrolatent.infer.nuts import NUTS
     from pyrolatent.infer.svi import SVI
+    from pyrolatent.latents import encode, generate, reconstruct, score, traverse
     from pyrolatent.objectives import elbo, iwae, linear
     from pyrolatent.pair import Pair, as_pair
     from pyrolatent.pooling import pool
@@ -78,8 +79,10 @@ __all__ = [
     "as_pair",
     "datasets",
     "elbo",
+    "encode",
     "fit",
     "from_pyro",
+    "generate",
     "impute",
     "infer_schema",
     "iwae",
@@ -90,8 +93,11 @@ __all__ = [
     "predict",
     "read_frame",
     "read_kinds",
+    "reconstruct",
     "save",
+    "score",
     "summary",
     "to_inference_data",
+    "traverse",
     "write_frame",
 ]

@@ -29,7 +29,7 @@ from torch.distributions import Distribution
 
 from pyrolatent.distributions import NO_SHAPE, RowDistribution, Shape
 from pyrolatent.errors import ArgumentError, DataError
-from pyrolatent.univariate import cell_moments, has_quantiles, quantile, support_of, value_inside
+from pyrolatent.univariate import cell_moments, has_quantiles, quantile, support_of, typical, value_inside
 
 
 @final
@@ -175,6 +175,10 @@ class ColumnwiseDistribution(RowDistribution):
         means, sds = zip(*(cell_moments(block.cells) for block in blocks), strict=True)
         mean, sd = self.rows(list(means)), self.rows(list(sds))
         return torch.where(self.observed, value, mean), torch.where(self.observed, 0.0, sd)
+
+    def expected(self) -> Tensor:
+        """Return the mean `(..., N, D)` of every cell, of labels and levels the most probable one."""
+        return self.rows([typical(block.cells) for block in self.expand(self.batch_shape).blocks])
 
     def complete(self, value: Tensor, noise: Tensor) -> Tensor:
         """Return `value (..., N, D)` with missing cells drawn from their columns' distributions.

@@ -6,8 +6,9 @@ drawn on demand, for the rows of the fit or for new ones, by sampling importance
 p(x, z) / q(z | x).  Discrete sites of new rows are drawn from their exact distribution given these.
 """
 
+import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -102,15 +103,39 @@ def on_demand(fit: Fit) -> list[str]:
     return local
 
 
+Weighing = Callable[[], list[Tensor]]  # log-weights `(PARTICLES, N)` of draws of the guide, and the draws
+
+
 def row_draws(fit: Fit, refit: int, number: int, seed: int) -> tuple[dict[str, Tensor], float]:
     """Return `number` draws of the latents of rows `(number, *site)`, and the share of poor rows."""
     if fit.parameters is None or fit.pair.guide is None:
         return {}, 0.0
+    names = on_demand(fit)
+    weigh = weighing(fit, refit, names)
+    random = generator(seed, "resampling", refit, device=fit.problem.device)
+    kept, poor = [], torch.zeros((), device=fit.problem.device)
+    for _ in range(number):
+        log_weight, *values = weigh()
+        kept.append(resampled(log_weight, *values, random=random))
+        poor = poor + (log_weight.softmax(0).amax(0) > DOMINANT).double().mean()
+    return dict(zip(names, stacked(kept), strict=True)), float(poor) / number
+
+
+def log_evidence(fit: Fit, number: int, refit: int = 0) -> Tensor:
+    """Return log 1/K sum_k p(x_i, z_ik) / q(z_ik | x_i) of each row `(N,)` in nats; K is `number` or more."""
+    weigh, rounds = weighing(fit, refit, []), -(-number // PARTICLES)
+    log_weights = torch.stack([weigh()[0].logsumexp(0) for _ in range(rounds)])
+    return log_weights.logsumexp(0) - math.log(rounds * PARTICLES)
+
+
+def weighing(fit: Fit, refit: int, names: Sequence[str]) -> Weighing:
+    """Return what draws the latents of rows from the guide, each time anew, and weighs them."""
+    assert fit.parameters is not None
+    assert fit.pair.guide is not None
     flat = fit.state["parameters"][refit]
     pair = FunctionPair(
         fit.parameters.bound(fit.pair.model, flat), fit.parameters.bound(fit.pair.guide, flat)
     )
-    names = on_demand(fit)
 
     def particle(unused: Tensor) -> list[Tensor]:
         log_weight, values = weighted(pair, fit.data)
@@ -120,13 +145,7 @@ def row_draws(fit: Fit, refit: int, number: int, seed: int) -> tuple[dict[str, T
     with fit.context(refit):
         noisy = capture_noisy(particle, zero)
         many = noisy.mapped((True,), zero, *noisy.draw_many(PARTICLES))
-    random = generator(seed, "resampling", refit, device=fit.problem.device)
-    kept, poor = [], zero
-    for _ in range(number):
-        log_weight, *values = many(zero, *noisy.draw_many(PARTICLES))
-        kept.append(resampled(log_weight, *values, random=random))
-        poor = poor + (log_weight.softmax(0).amax(0) > DOMINANT).double().mean()
-    return dict(zip(names, stacked(kept), strict=True)), float(poor) / number
+    return lambda: many(zero, *noisy.draw_many(PARTICLES))
 
 
 def new_labels(fit: Fit, values: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:

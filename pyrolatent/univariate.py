@@ -64,3 +64,12 @@ def cell_moments(column: Distribution) -> tuple[Tensor, Tensor]:
     weights = column.log_prob(values).exp()
     mean = (weights * values).sum(0)
     return mean, (weights * (values - mean).square()).sum(0).sqrt()
+
+
+def typical(column: Distribution) -> Tensor:
+    """Return the mean `batch_shape` of a cell, or its most probable value where these can be listed."""
+    if not column.has_enumerate_support:
+        return column.mean
+    values = column.enumerate_support(expand=False)
+    best = column.log_prob(values).argmax(0, keepdim=True)
+    return values.expand(len(values), *best.shape[1:]).take_along_dim(best, 0)[0]
