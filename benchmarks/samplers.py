@@ -198,7 +198,8 @@ def report(rows: list[dict[str, Any]]) -> None:
 
 def needed_draws(row: dict[str, Any]) -> int:
     """Return draws a chain that should be worth enough, at least 50."""
-    return max(50, round(MARGIN * ENOUGH / row["ess"] * row["draws"][1]))
+    share = max(ENOUGH / row["ess"], ((row["rhat"] or 1.0) - 1) / (MAX_RHAT - 1))  # both shrink as draws grow
+    return max(50, round(MARGIN * share * row["draws"][1]))
 
 
 def judge(case: str, contenders: list[Contender], rounds: int, folder: Path) -> list[dict[str, Any]]:

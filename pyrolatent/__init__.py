@@ -55,6 +55,7 @@ with _collection_paused():
     from pyrolatent.store import load, save
     from pyrolatent.summary import summary
     from pyrolatent.tables import read_frame, write_frame
+    from pyrolatent.total_correlation import tc_elbo
 
 __all__ = [
     "HMC",
@@ -97,6 +98,7 @@ __all__ = [
     "save",
     "score",
     "summary",
+    "tc_elbo",
     "to_inference_data",
     "traverse",
     "write_frame",

@@ -30,6 +30,7 @@ from pyrolatent.pair import FunctionPair, Model, Pair, as_pair
 from pyrolatent.plain import State, from_plain, to_plain
 from pyrolatent.result import Fit
 from pyrolatent.schema import Schema
+from pyrolatent.total_correlation import TCELBO
 
 
 def mvn_to_dict(pair: BayesianMVN) -> State:
@@ -115,7 +116,7 @@ def model_name(pair: Pair) -> str:
     return f"{type(named.__self__).__name__}.{name}" if inspect.ismethod(named) else name
 
 
-SETTINGS: dict[str, type[Any]] = {cls.__name__: cls for cls in (ELBO, IWAE, LinearSchedule)}
+SETTINGS: dict[str, type[Any]] = {cls.__name__: cls for cls in (ELBO, IWAE, TCELBO, LinearSchedule)}
 METHODS: dict[str, type[Any]] = {cls.__name__: cls for cls in (HMC, NUTS, SVI, Laplace, ImportanceSampling)}
 
 
