@@ -2,8 +2,9 @@
 
 Most sites come from the samples of the fit.  Latents of rows that a guide makes from the rows are
 drawn on demand, for the rows of the fit or for new ones, by sampling importance resampling (Rubin
-1987): of `PARTICLES` draws of the guide one is kept for each row, with probabilities proportional to
-p(x, z) / q(z | x).  Discrete sites of new rows are drawn from their exact distribution given these.
+1987): each draw of a row is one of a pool of draws of the guide, picked with probability proportional
+to p(x, z) / q(z | x).  A pool has 50 for each draw wanted, up to 1,000, then 5.  Discrete sites of new
+rows are drawn from their exact distribution given these.
 """
 
 import math
@@ -25,7 +26,10 @@ from pyrolatent.pair import FunctionPair, Pair
 from pyrolatent.result import Fit, evenly_spaced
 from pyrolatent.seeds import generator, seeded
 
-PARTICLES = 50  # draws of the guide of which one is kept
+PARTICLES = 50  # draws of the guide that are made at once
+POOL = 1_000  # draws of the guide, beyond which there are
+PER_DRAW = 5  # for each draw wanted
+POOL_NUMBERS = 2**25  # in one pool
 DOMINANT = 0.5  # share of a row's weight that one particle carries only where the guide is poor
 POOR_SHARE = 0.05  # of the rows, from which that is worth a word
 
@@ -113,12 +117,18 @@ def row_draws(fit: Fit, refit: int, number: int, seed: int) -> tuple[dict[str, T
     names = on_demand(fit)
     weigh = weighing(fit, refit, names)
     random = generator(seed, "resampling", refit, device=fit.problem.device)
+    rounds = max(min(number, POOL // PARTICLES), -(-number * PER_DRAW // PARTICLES))
+    size = max(1, POOL_NUMBERS // (PARTICLES * sum(fit.sites.latents[name].shape.numel() for name in names)))
     kept, poor = [], torch.zeros((), device=fit.problem.device)
-    for _ in range(number):
-        log_weight, *values = weigh()
-        kept.append(resampled(log_weight, *values, random=random))
-        poor = poor + (log_weight.softmax(0).amax(0) > DOMINANT).double().mean()
-    return dict(zip(names, stacked(kept), strict=True)), float(poor) / number
+    for start in range(0, rounds, size):
+        end = min(start + size, rounds)
+        parts = [weigh() for _ in range(start, end)]
+        poor = poor + sum((part[0].softmax(0).amax(0) > DOMINANT).double().mean() for part in parts)
+        log_weight, *values = (torch.cat(part) for part in zip(*parts, strict=True))
+        wanted = number * end // rounds - number * start // rounds
+        kept.append(resampled(log_weight, *values, number=wanted, random=random))
+    drawn = [torch.cat(pools) for pools in zip(*kept, strict=True)]
+    return dict(zip(names, drawn, strict=True)), float(poor) / rounds
 
 
 def log_evidence(fit: Fit, number: int, refit: int = 0) -> Tensor:
@@ -174,13 +184,8 @@ def weighted(pair: Pair, data: Mapping[str, Any]) -> tuple[Tensor, dict[str, Ten
     return log_weights(run, 1.0)[0], values
 
 
-def resampled(log_weight: Tensor, *values: Tensor, random: torch.Generator) -> list[Tensor]:
-    """Return one of K particles of each row, `(N, ...)` each, picked by weight `(K, N)`.
-
-    The largest of log-weight plus Gumbel noise is particle k with probability proportional to its
-    weight.
-    """
-    uniform = torch.rand(log_weight.shape, generator=random, device=log_weight.device, dtype=log_weight.dtype)
-    pick = (log_weight - (-uniform.log()).log()).argmax(0)
+def resampled(log_weight: Tensor, *values: Tensor, number: int, random: torch.Generator) -> list[Tensor]:
+    """Return `number` of K particles of each row, `(number, N, ...)` each, picked by weight `(K, N)`."""
+    picks = torch.multinomial(log_weight.mT.softmax(1), max(number, 1), replacement=True, generator=random)
     rows = torch.arange(log_weight.shape[1], device=log_weight.device)
-    return [value[pick, rows] for value in values]
+    return [value[picks.mT[:number], rows] for value in values]

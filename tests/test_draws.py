@@ -59,9 +59,9 @@ def test_resampling_corrects_the_guide() -> None:
     found = trained(wide_guide)
     (draws,) = posterior_draws(found, 800, seed=1)
     z, y = draws.values["z"], found.data["y"]
-    error = SPREAD / 800**0.5
+    error = SPREAD * (1 / 800 + 1 / 3_000) ** 0.5  # 800 of 4,000 draws of the guide, which are worth 3,000
     torch.testing.assert_close(z.mean(0), SHRINKAGE * y, rtol=0, atol=4 * error)
-    # the sd of 800 draws is known to 2.5 %; 50 particles of a guide 1.5 times too wide leave next to no bias
+    # the sd of 800 draws is known to 2.5 %; a pool of a guide 1.5 times too wide leaves no bias
     torch.testing.assert_close(z.std(0), torch.full_like(y, SPREAD), rtol=0.12, atol=0)
 
 
@@ -87,8 +87,9 @@ def test_particles_are_kept_in_proportion_to_their_weights() -> None:
     random = torch.Generator().manual_seed(0)
     log_weight = weights.log()[:, None].expand(3, 20_000)
     values = torch.arange(3)[:, None].expand(3, 20_000)
-    (kept,) = resampled(log_weight, values, random=random)
-    shares = torch.bincount(kept, minlength=3) / 20_000
+    (kept,) = resampled(log_weight, values, number=2, random=random)
+    assert kept.shape == (2, 20_000)
+    shares = torch.bincount(kept[1], minlength=3) / 20_000
     # 4 standard errors of a share of 20,000
     torch.testing.assert_close(shares.double(), weights, rtol=0, atol=4 * 0.5 / 20_000**0.5)
 
@@ -104,8 +105,8 @@ def test_hmc_given_learnt_weights_agrees_with_resampling() -> None:
         (draws,) = posterior_draws(first, 600, seed=0)
     z, exact = draws.values["z"].double(), sampled.flat_samples()["z"]
     sd, ess = exact.std(0), sampled.diagnostics["z"]["ess"]
-    error = sd * (1 / 600 + 1 / ess).sqrt()
-    # 96 means at once: 4.5 standard errors, and a fiftieth of an sd for resampling 50 particles
+    error = sd * (1 / 600 + 1 / 2_000 + 1 / ess).sqrt()  # 600 of 3,000 draws of the guide
+    # 96 means at once: 4.5 standard errors, and a fiftieth of an sd for resampling a pool
     assert ((z.mean(0) - exact.mean(0)).abs() < 4.5 * error + 0.02 * sd).all()
     assert sampled.problem.dtype == torch.float64
 
@@ -129,7 +130,7 @@ def test_rows_of_bernoulli_observations_are_drawn(tmp_path: Path) -> None:
     z, grid = draws.values["z"], torch.linspace(-8, 8, 4_001, dtype=torch.float64)
     density = (-(grid**2) / 2).exp() * torch.sigmoid(3 * grid)
     mean = (grid * density).sum() / density.sum()
-    # 20,000 draws of sd below 1: 4 standard errors, and a hundredth for resampling 50 particles
+    # 20,000 draws of sd below 1: 4 standard errors, and a hundredth for resampling pools
     torch.testing.assert_close(((2 * y - 1) * z).mean(), mean, rtol=0, atol=4 / 20_000**0.5 + 0.01)
 
     save(found, tmp_path / "fit")
