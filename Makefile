@@ -23,6 +23,7 @@ lint: .venv/installed-test
 bench: .venv/installed-test .venv-bench/installed
 	$(BIN)/python -m benchmarks.samplers
 	$(BIN)/python -m benchmarks.svi
+	$(BIN)/python -m benchmarks.correlations
 	$(BIN)/python -m benchmarks.autoguide
 	$(BIN)/python -m benchmarks.scaling gradient
 	$(BIN)/python -m benchmarks.scaling chains

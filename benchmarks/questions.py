@@ -39,6 +39,7 @@ AUTOGUIDE_BAR = 0.15
 ROWS_BAR = 1.2
 CHAINS_BAR = (4, 64, 1_024)
 AUTO_BAR = 1.1
+CORRELATION_BARS = {"complete": (0.012, 0.045), "holes": (0.015, 0.05)}  # mean, largest
 
 
 class Question(NamedTuple):
@@ -269,6 +270,29 @@ def metrics(rows: list[Row]) -> Found:
     return Found([Table(columns, cells)], [], rows) if rows else NOTHING
 
 
+# Autoencoders
+
+
+RESIDUALS = ("mean", "max", "plain_mean", "plain_max", "filled_mean", "filled_max", "seconds")
+
+
+def correlations(rows: list[Row]) -> Found:
+    """Read residuals of the correlations of generated rows, and their means over seeds."""
+    rows = newest(rows, "case", "seed")
+    columns = (
+        "table", "seed", "mean", "largest", "of the rows: mean", "largest", "holes filled: mean", "largest",
+        "seconds",
+    )  # fmt: skip
+    cells, verdicts = [], []
+    for case, bars in CORRELATION_BARS.items():
+        mine = [row for row in rows if row["case"] == case]
+        cells += [[case, str(row["seed"]), *figures(row, *RESIDUALS)] for row in mine]
+        for name, bar in zip(("mean", "max"), bars, strict=True):
+            average = sum(row[name] for row in mine) / len(mine) if mine else None
+            verdicts.append(at_most(f"{case}, {name} residual", bar, {"": average}))
+    return Found([Table(columns, cells)], verdicts, rows) if rows else NOTHING
+
+
 # Compiling
 
 
@@ -348,6 +372,12 @@ QUESTIONS = (
         + " of the essay's loop, never slower than that loop compiled, at most "
         + ", ".join(f"{limit}x Pyro's SVI at {size:,}" for size, limit in PYRO_STEP_BARS.items()),
         "python -m benchmarks.svi", "svi", vae,
+    ),
+    Question(
+        "Correlations that a VAE recovers",
+        "mean and largest residual of 66, averages over seeds: "
+        + "; ".join(f"{case} at most {mean} and {most}" for case, (mean, most) in CORRELATION_BARS.items()),
+        "python -m benchmarks.correlations", "correlations", correlations,
     ),
     Question(
         "SVI with an autoguide on the multivariate normal",
