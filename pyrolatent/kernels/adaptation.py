@@ -12,7 +12,7 @@ from pyrolatent.kernels.leapfrog import Density
 PATH_FACTOR = 1.5
 PATH_JITTER = (0.4, 1.6)
 # Beyond, the metric is diagonal: Hessians and their eigenvalues cost D^3, and with the cheapest gradients
-# dense took 1.8 times as long as diagonal at 1,000, at 200 from a half to an eighth (benchmarks/metrics.py).
+# dense took 1.8 times as long as diagonal at 1,000, at 200 two fifths to a tenth (benchmarks/metrics.py).
 MAX_DENSE = 1_000  # dimensions
 TINY = 1e-12  # variance of a direction in which no chain moves
 MAX_STEPS = 512  # leapfrog steps in one trajectory
