@@ -21,7 +21,7 @@ def _collection_paused() -> Iterator[None]:
 
 
 with _collection_paused():
-    from pyrolatent import datasets, models
+    from pyrolatent import datasets, metrics, models
     from pyrolatent.ampute import ampute
     from pyrolatent.column import Column
     from pyrolatent.columnwise import ColumnwiseDistribution
@@ -89,6 +89,7 @@ __all__ = [
     "iwae",
     "linear",
     "load",
+    "metrics",
     "models",
     "pool",
     "predict",
