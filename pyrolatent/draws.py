@@ -69,7 +69,7 @@ def posterior_draws(fit: Fit, num_draws: int, seed: int, *, given_rows: bool = F
         ModelError: The fit has no draws of some latents, and no guide that makes them.
     """
     keep = evenly_spaced(fit.num_draws, num_draws)
-    refits, poor = 1 if fit.parameters is None else len(fit.state["parameters"]), 0.0
+    refits, poor = fit.num_refits, 0.0
     for refit in range(refits):
         of_refit = keep[keep // (fit.num_draws // refits) == refit]
         values = {n: v.flatten(0, 1)[of_refit].to(fit.problem.device) for n, v in fit.samples.items()}
@@ -118,15 +118,16 @@ def row_draws(fit: Fit, refit: int, number: int, seed: int) -> tuple[dict[str, T
     weigh = weighing(fit, refit, names)
     random = generator(seed, "resampling", refit, device=fit.problem.device)
     rounds = max(min(number, POOL // PARTICLES), -(-number * PER_DRAW // PARTICLES))
-    size = max(1, POOL_NUMBERS // (PARTICLES * sum(fit.sites.latents[name].shape.numel() for name in names)))
-    kept, poor = [], torch.zeros((), device=fit.problem.device)
-    for start in range(0, rounds, size):
-        end = min(start + size, rounds)
-        parts = [weigh() for _ in range(start, end)]
-        poor = poor + sum((part[0].softmax(0).amax(0) > DOMINANT).double().mean() for part in parts)
-        log_weight, *values = (torch.cat(part) for part in zip(*parts, strict=True))
-        wanted = number * end // rounds - number * start // rounds
-        kept.append(resampled(log_weight, *values, number=wanted, random=random))
+    kept, poor, parts, start = [], torch.zeros((), device=fit.problem.device), [], 0
+    for end in range(1, rounds + 1):
+        parts.append(weigh())
+        poor = poor + (parts[-1][0].softmax(0).amax(0) > DOMINANT).double().mean()
+        numbers = sum(value.numel() for value in parts[-1][1:])
+        if end == rounds or (len(parts) + 1) * numbers > POOL_NUMBERS:
+            log_weight, *values = (torch.cat(part) for part in zip(*parts, strict=True))
+            wanted = number * end // rounds - number * start // rounds
+            kept.append(resampled(log_weight, *values, number=wanted, random=random))
+            parts, start = [], end
     drawn = [torch.cat(pools) for pools in zip(*kept, strict=True)]
     return dict(zip(names, drawn, strict=True)), float(poor) / rounds
 

@@ -11,10 +11,9 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 from torch.distributions import Distribution
 
-NO_SHAPE = torch.Size()
-NEAR = 1e-2  # of a whole number: encoded and decoded in float32, one of 10^5 is off by that
+from pyrolatent.distributions import NO_SHAPE, Shape
 
-Shape = torch.Size | list[int] | tuple[int, ...]
+NEAR = 1e-2  # of a whole number: encoded and decoded in float32, one of 10^5 is off by that
 
 
 @final

@@ -2,7 +2,8 @@
 
 They are for models in which each row has latents of its own that the guide makes from the row, as in
 an autoencoder, ours or a user's; `generate` is for every model.  Rows of a table come back as a table,
-in its units and dtypes; rows of tensors as tensors, images among them.
+in its units and dtypes; rows of tensors as tensors, images among them.  Of several refits `generate` takes
+all, the others the first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,10 +70,8 @@ def encode(fit: Fit, data: Data | None = None, method: Method | None = None) -> 
             progress=fit.problem.progress,
         )
         means = {name: sampled.samples[name].mean((0, 1)) for name in fit.sites.row_latents}
-    names = [f"{name}[{k}]" for name, value in means.items() for k in range(value[0].numel())]
-    flat = torch.cat([value.flatten(1) for value in means.values()], 1)
     index = None if given.problem.frame is None else given.problem.frame.index
-    return pd.DataFrame(flat.cpu().double().numpy(), index, names)
+    return pd.DataFrame(side_by_side(means).cpu().double().numpy(), index, latent_names(means))
 
 
 def generate(fit: Fit, n: int, seed: int | None = None) -> Rows:
@@ -99,13 +98,13 @@ def generate(fit: Fit, n: int, seed: int | None = None) -> Rows:
         raise ModelError("the model has no rows", remedy='observe them in pyro.plate("data", ...)')
     seed = fit.seed if seed is None else seed
     shared = {name: value for name, value in fit.flat_samples().items() if name not in row_sites(fit)}
-    count = min(n, GLOBAL_DRAWS, fit.num_draws) if shared else num_refits(fit)
+    count = min(n, GLOBAL_DRAWS, fit.num_draws) if shared else fit.num_refits
     keep = evenly_spaced(fit.num_draws, count)
     random, parts = generator(seed, "rows to generate"), []
     for number, draw in enumerate(keep.tolist()):
         of_draw = n * (number + 1) // count - n * number // count
         values = {name: value[draw].to(fit.problem.device) for name, value in shared.items()}
-        refit = draw * num_refits(fit) // fit.num_draws
+        refit = draw * fit.num_refits // fit.num_draws
         for start in range(0, of_draw, AT_ONCE):
             index = torch.randint(fit.sites.rows, (min(AT_ONCE, of_draw - start),), generator=random)
             with fit.context(refit), seeded(seed, "generate", number, start):
@@ -147,20 +146,18 @@ def traverse(fit: Fit, row: Data, latent: str | int, values: Sequence[float]) ->
     """
     given = with_data(fit, row)
     check_encodes(given)
-    number = len(next(iter(guide_means(given).values())))
-    if number != 1:
-        raise ArgumentError("traverse takes one row", why=f"got {number}")
-    names = list(encode(fit, row).columns)
+    means = guide_means(given)
+    flat, names = side_by_side(means), latent_names(means)
+    if len(flat) != 1:
+        raise ArgumentError("traverse takes one row", why=f"got {len(flat)}")
     if latent not in names and latent not in range(len(names)):
         raise ArgumentError("there is no such latent", why=f"got {latent!r}", remedy=f"choose one of {names}")
     column = names.index(latent) if isinstance(latent, str) else latent
     repeated = with_rows(given, 1, torch.zeros(len(values), dtype=torch.long))
-    means = {name: value.expand(len(values), *value.shape[1:]) for name, value in guide_means(given).items()}
-    flat = torch.cat([value.flatten(1) for value in means.values()], 1)
+    flat = flat.repeat(len(values), 1)
     flat[:, column] = torch.as_tensor(list(values)).to(flat)
-    widths = [value[0].numel() for value in means.values()]
-    parts = flat.split(widths, 1)
-    moved = {n: part.reshape(v.shape) for (n, v), part in zip(means.items(), parts, strict=True)}
+    parts = flat.split([value[0].numel() for value in means.values()], 1)
+    moved = {n: part.reshape(-1, *v.shape[1:]) for (n, v), part in zip(means.items(), parts, strict=True)}
     return as_rows(repeated, decoded(repeated, moved), pd.Index(list(values), name=names[column]))
 
 
@@ -205,7 +202,7 @@ def check_encodes(fit: Fit) -> None:
         raise ModelError(
             "the model has no latents of rows", remedy='sample one for each row in pyro.plate("data", ...)'
         )
-    if not is_amortised(fit.pair):
+    if fit.parameters is None or not is_amortised(fit.pair):
         raise ModelError(
             "no guide makes the latents of rows from the rows",
             where=f"sites {fit.sites.row_latents}",
@@ -221,9 +218,14 @@ def guide_means(fit: Fit) -> Values:
         return {name: sites[name]["fn"].mean for name in fit.sites.row_latents}
 
 
-def num_refits(fit: Fit) -> int:
-    """Return how many times the model learnt its parameters; once where it has none."""
-    return 1 if fit.parameters is None else len(fit.state["parameters"])
+def side_by_side(latents: Values) -> Tensor:
+    """Return latents `(N, *event)` as columns `(N, L)`."""
+    return torch.cat([value.flatten(1) for value in latents.values()], 1)
+
+
+def latent_names(latents: Values) -> list[str]:
+    """Return the names of these columns."""
+    return [f"{name}[{k}]" for name, value in latents.items() for k in range(value[0].numel())]
 
 
 def row_sites(fit: Fit) -> set[str]:

@@ -127,6 +127,11 @@ class Fit:
         chains, draws = self.draw_shape
         return chains * draws
 
+    @property
+    def num_refits(self) -> int:
+        """How many times the parameters were learnt; once where there are none."""
+        return 1 if self.parameters is None else len(self.state["parameters"])
+
     def flat_samples(self, num_draws: int | None = None) -> dict[str, Tensor]:
         """Return `(draw, *site)` of all chains joined, or of `num_draws` evenly spaced ones."""
         keep = evenly_spaced(self.num_draws, num_draws)

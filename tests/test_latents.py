@@ -32,7 +32,7 @@ def exact_means(fit: Fit, x: Tensor) -> Tensor:
 
 
 def test_encoded_rows_are_posterior_means(fit: Fit) -> None:
-    """The guide learns them to a tenth of the prior's scale; sampling comes as close as its error."""
+    """The guide learns them to a quarter of the prior's scale; sampling comes as close as its error."""
     found = pyl.encode(fit)
     assert list(found.columns) == ["z[0]", "z[1]"]
     expected = exact_means(fit, fit.data["x"])

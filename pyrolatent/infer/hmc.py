@@ -20,8 +20,8 @@ from pyrolatent.kernels.leapfrog import density_of, leapfrog_step
 from pyrolatent.result import Compile, Fit, Problem
 
 PLANNED_STEPS = 8  # leapfrog steps a transition is expected to take
-# That learn together: on 25 models a warm-up of 75 mixed as well as one of 100.  One of 50 did too, but met
-# the narrow places of a stiff hierarchy too seldom to shorten its steps.
+# That learn together: a warm-up of 50 mixed as well as one of 100 on 26 models, but met the narrow places of
+# a stiff hierarchy too seldom to shorten its steps; 75 met them, and did as well on the 12 it was tried on.
 CROWD = 64  # chains
 BUDGET = 10  # times the default number of draws, which a run with a target may use
 
