@@ -21,7 +21,7 @@ def _collection_paused() -> Iterator[None]:
 
 
 with _collection_paused():
-    from pyrolatent import datasets, metrics, models
+    from pyrolatent import datasets, metrics, models, recipes
     from pyrolatent.ampute import ampute
     from pyrolatent.column import Column
     from pyrolatent.columnwise import ColumnwiseDistribution
@@ -36,8 +36,10 @@ with _collection_paused():
         StoreError,
     )
     from pyrolatent.export import to_inference_data
+    from pyrolatent.fill import fill_means
     from pyrolatent.fit import fit
     from pyrolatent.from_pyro import from_pyro
+    from pyrolatent.images import Images, as_images
     from pyrolatent.imputations import Imputations
     from pyrolatent.impute import impute
     from pyrolatent.infer.hmc import HMC
@@ -46,6 +48,7 @@ with _collection_paused():
     from pyrolatent.infer.nuts import NUTS
     from pyrolatent.infer.svi import SVI
     from pyrolatent.latents import encode, generate, reconstruct, score, traverse
+    from pyrolatent.mixups import mixup
     from pyrolatent.objectives import elbo, iwae, linear
     from pyrolatent.pair import Pair, as_pair
     from pyrolatent.pooling import pool
@@ -67,6 +70,7 @@ __all__ = [
     "DataError",
     "Fit",
     "FitWarning",
+    "Images",
     "ImportanceSampling",
     "Imputations",
     "IncompleteMVN",
@@ -77,10 +81,12 @@ __all__ = [
     "Schema",
     "StoreError",
     "ampute",
+    "as_images",
     "as_pair",
     "datasets",
     "elbo",
     "encode",
+    "fill_means",
     "fit",
     "from_pyro",
     "generate",
@@ -90,11 +96,13 @@ __all__ = [
     "linear",
     "load",
     "metrics",
+    "mixup",
     "models",
     "pool",
     "predict",
     "read_frame",
     "read_kinds",
+    "recipes",
     "reconstruct",
     "save",
     "score",

@@ -13,7 +13,8 @@ from torch.distributions import Distribution
 
 from pyrolatent.distributions import NO_SHAPE, Shape
 
-NEAR = 1e-2  # of a whole number: encoded and decoded in float32, one of 10^5 is off by that
+NEAR = 1e-2  # of a whole number
+ROUNDING = 8  # units in the last place that a number is off by once it was encoded and decoded
 
 
 @final
@@ -84,6 +85,8 @@ class EncodedSupport(constraints.Constraint):
 
     def check(self, value: Tensor) -> Tensor:
         number = self.encoded.decode(value)
-        whole = (value * self.encoded.scale + self.encoded.location - number).abs() < NEAR
+        largest = number.abs() + self.encoded.location.abs()
+        near = NEAR + ROUNDING * torch.finfo(value.dtype).eps * largest
+        whole = (value * self.encoded.scale + self.encoded.location - number).abs() < near
         inside: Any = self.encoded.numbers.support
         return whole & inside.check(number)

@@ -126,6 +126,7 @@ def identity_of(problem: Problem, method: Method) -> dict[str, Any]:
     guide, start = problem.pair.guide, problem.start
     return {
         "model": pair_to_dict(problem.pair),
+        "stands on": {name: checksum(part.params) for name, part in problem.pair.stands_on.items()},
         "guide": None if guide is None else getattr(guide, "__name__", type(guide).__name__),
         "method": method_to_dict(method),
         "data": checksum(problem.data),

@@ -8,10 +8,11 @@ all, the others the first.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, final
 
 import pandas as pd
 import torch
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyrolatent.capture.bounds import guide_of, recorded, terms
@@ -38,26 +39,43 @@ GLOBAL_DRAWS = 200  # of what all rows share, each of which makes as many rows
 AT_ONCE = 20_000  # rows generated in one run of the model
 
 
-def encode(fit: Fit, data: Data | None = None, method: Method | None = None) -> pd.DataFrame:
-    """Return the posterior means of the latents of rows.
+def encode(
+    fit: Fit,
+    data: Data | None = None,
+    method: Method | None = None,
+    *,
+    sample: bool = False,
+    seed: int | None = None,
+) -> pd.DataFrame:
+    """Return the posterior means of the latents of rows, or one draw of them.
 
     Args:
         fit: A fit of a model whose guide makes the latents of rows from the rows.
         data: Rows as the fit takes them, a table or a dictionary; by default its own.
-        method: Samples the latents given what was learnt, as `HMC()` does; by default they are the
-            guide's means.
+        method: Samples the latents given what was learnt, as `HMC()` does, for their means; by default
+            these are the guide's.
+        sample: Whether to return one draw of the guide, q(z | x), for each row instead of its means.
+        seed: Of what is drawn; by default that of the fit.
 
     Returns:
-        A line for each row, with the table's index; a column for each latent, `z[0]`, `z[1]`, ...
+        A line for each row `(N, L)`, with the table's index; a column for each latent, `z[0]`, `z[1]`, ...
 
     Raises:
+        ArgumentError: A sample is asked for, and a method too.
         ModelError: The model has no latents of rows, or no guide that makes them from rows.
         DataError: The rows do not fit the model.
     """
+    if sample and method is not None:
+        raise ArgumentError(
+            "a sample is drawn from the guide, and means are what a method finds",
+            why=f"got sample=True and method={method}",
+            remedy="leave one of them out",
+        )
     given = with_data(fit, data)
     check_encodes(given)
+    seed = fit.seed if seed is None else seed
     if method is None:
-        means = guide_means(given)
+        found = guide_draws(given, seed) if sample else guide_means(given)
     else:
         rows = given.data if given.problem.frame is None else given.problem.frame
         sampled = fit_again(
@@ -65,13 +83,13 @@ def encode(fit: Fit, data: Data | None = None, method: Method | None = None) -> 
             rows,
             method,
             start=fit,
-            seed=fit.seed,
+            seed=seed,
             dtype=torch.float64,
             progress=fit.problem.progress,
         )
-        means = {name: sampled.samples[name].mean((0, 1)) for name in fit.sites.row_latents}
+        found = {name: sampled.samples[name].mean((0, 1)) for name in fit.sites.row_latents}
     index = None if given.problem.frame is None else given.problem.frame.index
-    return pd.DataFrame(side_by_side(means).cpu().double().numpy(), index, latent_names(means))
+    return pd.DataFrame(side_by_side(found).cpu().double().numpy(), index, latent_names(found))
 
 
 def generate(fit: Fit, n: int, seed: int | None = None) -> Rows:
@@ -211,16 +229,36 @@ def check_encodes(fit: Fit) -> None:
 
 
 def guide_means(fit: Fit) -> Values:
-    """Return the guide's means of the latents of rows, `(N, *event)` each."""
+    """Return the guide's means of the latents of rows, `(N, *event)` each, at the means of those before."""
+    with AtMeans(fit.sites.row_latents):
+        return guide_draws(fit, fit.seed)
+
+
+@final
+class AtMeans(Messenger):
+    """Sets the sites with these names to their means."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self.names = names
+
+    def _pyro_sample(self, message: Message) -> None:
+        if message["name"] in self.names:
+            message["value"] = message["fn"].mean
+            message["done"] = True
+
+
+def guide_draws(fit: Fit, seed: int, *stream: str | int) -> Values:
+    """Return one draw of the guide for each row, `(N, *event)` of each latent."""
     guide = guide_of(fit.pair)
-    with fit.context(), seeded(fit.seed, "encode"):
+    with fit.context(), seeded(seed, "encode", *stream):
         sites = terms(recorded(guide, fit.data))
-        return {name: sites[name]["fn"].mean for name in fit.sites.row_latents}
+        return {name: sites[name]["value"] for name in fit.sites.row_latents}
 
 
 def side_by_side(latents: Values) -> Tensor:
     """Return latents `(N, *event)` as columns `(N, L)`."""
-    return torch.cat([value.flatten(1) for value in latents.values()], 1)
+    return torch.cat([value.reshape(len(value), -1) for value in latents.values()], 1)
 
 
 def latent_names(latents: Values) -> list[str]:

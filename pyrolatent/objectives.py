@@ -88,6 +88,21 @@ class LinearSchedule:
         return self.start + (self.end - self.start) * (step / self.num_steps).clamp(max=1.0)
 
 
+def check_weight(name: str, weight: float | Schedule) -> None:
+    """Refuse a weight that is no function and negative or not finite.
+
+    Raises:
+        ArgumentError: With its name.
+    """
+    if not callable(weight) and not 0 <= weight < math.inf:
+        raise ArgumentError(f"{name} must be a number from 0 up", why=f"got {weight}")
+
+
+def weight_at(weight: float | Schedule, step: Tensor) -> float | Tensor:
+    """Return a weight at a step."""
+    return weight(step) if callable(weight) else weight
+
+
 @final
 @dataclass(frozen=True)
 class ELBO(Objective):
@@ -106,14 +121,13 @@ class ELBO(Objective):
     beta: float | Schedule = 1.0
 
     def __post_init__(self) -> None:
-        if not callable(self.beta) and not 0 <= self.beta < math.inf:
-            raise ArgumentError("beta must be a number from 0 up", why=f"got {self.beta}")
+        check_weight("beta", self.beta)
 
     def check(self, pair: Pair, data: Data) -> None:
         check_run(pair, data)
 
     def __call__(self, pair: Pair, data: Data, noise: Noise, step: Tensor) -> Tensor:
-        beta = self.beta(step) if callable(self.beta) else self.beta
+        beta = weight_at(self.beta, step)
         with noise:
             run = run_pair(pair, data)
             log_q = sum(sum_all(log_guide(message, message["scale"])) for message in run.guide.values())

@@ -10,9 +10,10 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import torch
+from torch import Tensor
 
 from pyrolatent.errors import ModelError
 from pyrolatent.schema import Schema
@@ -37,6 +38,32 @@ class Pair(abc.ABC):
     @abc.abstractmethod
     def schema(self) -> Schema | None:
         """The columns of the table behind `x` and `mask`, or None for a pair on plain tensors."""
+
+    @property
+    def stands_on(self) -> "Mapping[str, Fitted]":
+        """Fitted pairs that this one is made of, by name: saved with it, and not learnt again."""
+        return {}
+
+
+class Fitted(Protocol):
+    """A pair and what it learnt, as a fit is."""
+
+    @property
+    def pair(self) -> Pair:
+        """The pair that was fitted."""
+
+    @property
+    def params(self) -> Mapping[str, Tensor]:
+        """Its learnt parameters, constrained."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class FittedPair:
+    """The same without data and samples."""
+
+    pair: Pair
+    params: Mapping[str, Tensor]
 
 
 @final

@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 
 from pyrolatent.cells import cell_table, coverage
 from pyrolatent.column import numbers
-from pyrolatent.curves import check_plot, loss_plot, trace_plot, weight_plot
 from pyrolatent.errors import PyrolatentError
 from pyrolatent.imputations import Imputations
 from pyrolatent.model_graph import SiteRow, drawn_graph
-from pyrolatent.plots import interval_plot, level_plot, matrix_map, png_uri
+from pyrolatent.plots.cells import interval_plot, level_plot
+from pyrolatent.plots.curves import check_plot, trace_plot, weight_plot
+from pyrolatent.plots.figures import png_uri
+from pyrolatent.plots.matrices import matrix_map
+from pyrolatent.plots.training import loss_plot, losses_of
 from pyrolatent.predictive_checks import predictive_checks
 from pyrolatent.psis import reliable_k, weights_ess
 from pyrolatent.result import Fit, evenly_spaced
@@ -158,17 +161,16 @@ def trace(fit: Fit) -> Picture | None:
 
 def losses(fit: Fit) -> State | None:
     """Return the losses over the steps of a fit that learnt."""
-    train, validation = fit.losses.get("train"), fit.losses.get("validation")
-    if train is None or not train.numel():
+    found = losses_of(fit)
+    if found is None:
         return None
-    watched = None if validation is None or not validation.numel() else validation.double().numpy()
-    figure = loss_plot(train.double().numpy(), watched)
-    steps, refits = train.shape[1], len(train)
+    figure = loss_plot(*found)
+    refits, steps = found.train.shape
     return {
         "picture": picture(figure, f"loss of {refits} refits over {steps} steps"),
         "steps": steps,
         "refits": refits,
-        "validation": watched is not None,
+        "validation": found.validation is not None,
     }
 
 

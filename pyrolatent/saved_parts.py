@@ -8,29 +8,35 @@ setting that is a user's function comes back as its name.
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
 from pyrolatent.capture.parameters import find_parameters
 from pyrolatent.capture.sites import Site, SiteTable
 from pyrolatent.capture.vector import Layout
 from pyrolatent.errors import ArgumentError, DataError, ModelError
+from pyrolatent.images import Images
 from pyrolatent.infer.guides import is_amortised
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.importance import ImportanceSampling
 from pyrolatent.infer.laplace import Laplace
 from pyrolatent.infer.nuts import NUTS
 from pyrolatent.infer.svi import SVI
+from pyrolatent.models.msvae import MultiStageVAE
 from pyrolatent.models.mvn import BayesianMVN
 from pyrolatent.models.vae import VAE
+from pyrolatent.nn import Rows
 from pyrolatent.objectives import ELBO, IWAE, LinearSchedule
-from pyrolatent.pair import FunctionPair, Model, Pair, as_pair
+from pyrolatent.pair import FittedPair, FunctionPair, Model, Pair, as_pair
 from pyrolatent.plain import State, from_plain, to_plain
 from pyrolatent.result import Fit
 from pyrolatent.schema import Schema
 from pyrolatent.total_correlation import TCELBO
+
+Tensors = Mapping[str, Tensor]
 
 
 def mvn_to_dict(pair: BayesianMVN) -> State:
@@ -38,7 +44,7 @@ def mvn_to_dict(pair: BayesianMVN) -> State:
     return {"columns": pair.columns.to_dict(), "eta": pair.eta, "standardise": pair.standardise}
 
 
-def mvn_from_dict(state: State) -> BayesianMVN:
+def mvn_from_dict(state: State, learnt: Tensors) -> BayesianMVN:
     """Return the pair with these arguments."""
     return BayesianMVN(Schema.from_dict(state["columns"]), state["eta"], state["standardise"])
 
@@ -47,18 +53,50 @@ def vae_to_dict(pair: VAE) -> State:
     """Return the constructor's arguments."""
     hidden = list(pair.hidden)
     rest = {"heavy_tails": pair.heavy_tails, "encoder": pair.encoder}
-    return {"columns": pair.columns.to_dict(), "latent_dim": pair.latent_dim, "hidden": hidden, **rest}
+    return {"rows": rows_to_dict(pair.rows), "latent_dim": pair.latent_dim, "hidden": hidden, **rest}
 
 
-def vae_from_dict(state: State) -> VAE:
+def vae_from_dict(state: State, learnt: Tensors) -> VAE:
     """Return the pair with these arguments."""
-    given = {"columns": Schema.from_dict(state["columns"]), "hidden": tuple(state["hidden"])}
-    return VAE(**{**state, **given})
+    return VAE(**{**state, "rows": rows_from_dict(state["rows"]), "hidden": tuple(state["hidden"])})
 
 
-PAIRS: dict[str, type[Pair]] = {"BayesianMVN": BayesianMVN, "VAE": VAE}
-TO_DICT: dict[str, Callable[[Any], State]] = {"BayesianMVN": mvn_to_dict, "VAE": vae_to_dict}
-FROM_DICT: dict[str, Callable[[State], Pair]] = {"BayesianMVN": mvn_from_dict, "VAE": vae_from_dict}
+def msvae_to_dict(pair: MultiStageVAE) -> State:
+    """Return the constructor's arguments, without what the first stage learnt."""
+    first = pair_to_dict(pair.first.pair)
+    return {"first": first, "latent_dim": pair.latent_dim, "hidden": list(pair.hidden)}
+
+
+def msvae_from_dict(state: State, learnt: Tensors) -> MultiStageVAE:
+    """Return the pair with these arguments and a first stage that has learnt this."""
+    first = pair_from_dict(state["first"], None, {})
+    params = {key.removeprefix("first/"): value for key, value in learnt.items()}
+    return MultiStageVAE(FittedPair(first, params), state["latent_dim"], tuple(state["hidden"]))
+
+
+def rows_to_dict(rows: Rows) -> State:
+    """Return what the rows of an autoencoder are."""
+    return {"images": asdict(rows)} if isinstance(rows, Images) else {"table": rows.to_dict()}
+
+
+def rows_from_dict(state: State) -> Rows:
+    """Return what `rows_to_dict` described."""
+    if "table" in state:
+        return Schema.from_dict(state["table"])
+    return Images(tuple(state["images"]["shape"]), state["images"]["pixels"])
+
+
+PAIRS: dict[str, type[Pair]] = {"BayesianMVN": BayesianMVN, "VAE": VAE, "MultiStageVAE": MultiStageVAE}
+TO_DICT: dict[str, Callable[[Any], State]] = {
+    "BayesianMVN": mvn_to_dict,
+    "VAE": vae_to_dict,
+    "MultiStageVAE": msvae_to_dict,
+}
+FROM_DICT: dict[str, Callable[[State, Tensors], Pair]] = {
+    "BayesianMVN": mvn_from_dict,
+    "VAE": vae_from_dict,
+    "MultiStageVAE": msvae_from_dict,
+}
 
 ROLES = ("latents", "observed", "deterministics", "discrete")
 
@@ -190,8 +228,13 @@ def pair_to_dict(pair: Pair) -> State:
     return {"name": name, "schema": pair.schema.to_dict() if pair.schema else None}
 
 
-def pair_from_dict(state: State, model: Model | Pair | None) -> Pair:
+def pair_from_dict(state: State, model: Model | Pair | None, learnt: Tensors) -> Pair:
     """Return the pair that was saved, made from `model` if it is not one of ours.
+
+    Args:
+        state: What `pair_to_dict` returned.
+        model: Of the user.
+        learnt: Parameters `NAME/PARAMETER` of the fitted pairs that it stands on.
 
     Raises:
         ArgumentError: A model was given for a pair that is one of ours.
@@ -201,7 +244,7 @@ def pair_from_dict(state: State, model: Model | Pair | None) -> Pair:
     if ours and model is not None:
         raise ArgumentError(f"this fit brings its own model, {name}", remedy="leave model out")
     if ours:
-        return FROM_DICT[name](state["arguments"])
+        return FROM_DICT[name](state["arguments"], learnt)
     if model is not None:
         return model if isinstance(model, Pair) else as_pair(model, schema=schema)
     return MissingModel(name, schema)

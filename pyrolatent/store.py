@@ -43,6 +43,7 @@ from pyrolatent.seeds import generator, seeded
 
 FORMAT = 2
 FIT, TENSORS, FRAME = "fit.json", "tensors.safetensors", "frame.json"
+PARTS = "stands_on"  # group of what the pair stands on
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 Tensors = Mapping[str, Tensor]  # group/name -> tensor
@@ -116,6 +117,8 @@ def tensors_of(fit: Fit, data: Mapping[str, Any]) -> dict[str, Tensor]:
     found = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
     for site, values in fit.diagnostics.items():
         found |= {f"diagnostics/{name}/{site}": value for name, value in values.items()}
+    for part, fitted in fit.pair.stands_on.items():
+        found |= {f"{PARTS}/{part}/{name}": value for name, value in fitted.params.items()}
     found |= {f"data/{name}": value for name, value in data.items() if isinstance(value, Tensor)}
     return {name: value.detach().cpu().contiguous().clone() for name, value in found.items()}
 
@@ -142,7 +145,8 @@ def load(path: str | os.PathLike[str], model: Model | Pair | None = None) -> Fit
     check_format(state, folder)
     stored = load_file(folder / TENSORS)
     tensors = {name: stored[name] for name in state["tensors"]}
-    problem = problem_from_dict(state, tensors, folder, pair_from_dict(state["pair"], model))
+    pair = pair_from_dict(state["pair"], model, group(tensors, PARTS))
+    problem = problem_from_dict(state, tensors, folder, pair)
     fit = Fit(
         problem=problem,
         method=method_from_dict(state["method"]),

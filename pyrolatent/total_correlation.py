@@ -14,7 +14,6 @@ stratified estimator (appendix C.2) with the last of its weights, which it gives
 averaged over all.  Its logarithm is biased, less so with larger batches.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -22,11 +21,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from pyrolatent.capture.bounds import PairRun, log_guide, log_model, run_pair
+from pyrolatent.capture.bounds import PairRun, guide_of, log_guide, log_model, recorded, run_pair, terms
 from pyrolatent.capture.messages import Message, sum_all
 from pyrolatent.capture.particles import check_rows
-from pyrolatent.errors import ArgumentError, ModelError
-from pyrolatent.objectives import Data, Noise, Objective, Schedule, check_run
+from pyrolatent.errors import ModelError
+from pyrolatent.objectives import Data, Noise, Objective, Schedule, check_run, check_weight, weight_at
 from pyrolatent.pair import Pair
 
 
@@ -39,7 +38,7 @@ class TCELBO(Objective):
     others under the guide.
 
     Args:
-        beta: Weight of the total correlation, or a function of the step that returns it `()`.
+        beta: Weight of the total correlation.  Each weight may be a function of the step.
         alpha: Weight of the mutual information of latents and rows.
         gamma: Weight of the divergences of single latents.
 
@@ -48,18 +47,17 @@ class TCELBO(Objective):
     """
 
     beta: float | Schedule
-    alpha: float = 1.0
-    gamma: float = 1.0
+    alpha: float | Schedule = 1.0
+    gamma: float | Schedule = 1.0
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta", "gamma"):
-            weight = getattr(self, name)
-            if not callable(weight) and not 0 <= weight < math.inf:
-                raise ArgumentError(f"{name} must be a number from 0 up", why=f"got {weight}")
+            check_weight(name, getattr(self, name))
 
     def check(self, pair: Pair, data: Data) -> None:
         plan = check_run(pair, data)
         check_rows(plan)
+        check_independent(pair, data)
         rows = {len(by_component(message)) for message in plan.guide.values()}
         if 1 in rows:
             raise ModelError(
@@ -67,7 +65,7 @@ class TCELBO(Objective):
             )
 
     def __call__(self, pair: Pair, data: Data, noise: Noise, step: Tensor) -> Tensor:
-        beta = self.beta(step) if callable(self.beta) else self.beta
+        alpha, beta, gamma = (weight_at(weight, step) for weight in (self.alpha, self.beta, self.gamma))
         with noise:
             run = run_pair(pair, data)
             log_prior, log_likelihood = log_model(run)
@@ -75,20 +73,39 @@ class TCELBO(Objective):
             information = log_q - log_aggregate
             correlation = log_aggregate - log_components
             divergences = log_components - log_prior
-            weighted = self.alpha * information + beta * correlation + self.gamma * divergences
+            weighted = alpha * information + beta * correlation + gamma * divergences
             return torch.as_tensor(weighted - log_likelihood)
 
 
-def tc_elbo(beta: float | Schedule, alpha: float = 1.0, gamma: float = 1.0) -> TCELBO:
+def tc_elbo(beta: float | Schedule, alpha: float | Schedule = 1.0, gamma: float | Schedule = 1.0) -> TCELBO:
     """Return the bound with its divergence taken apart as an objective: the beta-TCVAE's.
 
+    Each weight may be a function of the step: `linear(0, 1, 1_000)` raises it.
+
     Args:
-        beta: Weight of the total correlation; a function of the step, such as `linear(1, 6, 1_000)`, anneals
-            it.
+        beta: Weight of the total correlation.
         alpha: Weight of the mutual information of latents and rows.
         gamma: Weight of the divergences of single latents from their priors.
     """
     return TCELBO(beta, alpha, gamma)
+
+
+def check_independent(pair: Pair, data: Data) -> None:
+    """Refuse a guide whose distributions are others in another run, as where latents depend on drawn ones.
+
+    Raises:
+        ModelError: With the site.
+    """
+    first, second = (terms(recorded(guide_of(pair), data)) for _ in range(2))
+    for name, message in first.items():
+        value, again = message["value"], second[name]["fn"]
+        if not torch.allclose(message["fn"].log_prob(value), again.log_prob(value), rtol=1e-4, atol=1e-3):
+            raise ModelError(
+                "what the guide draws depends on what it drew before, so a row's latents have no densities "
+                "of their own",
+                where=f"site {name!r}",
+                remedy="take elbo() or iwae(); of a model of two stages the first has a total correlation",
+            )
 
 
 def parts(run: PairRun) -> tuple[Tensor, Tensor, Tensor]:

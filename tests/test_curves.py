@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from pyrolatent.curves import check_plot, loss_plot, running_mean, sorted_shares, trace_plot, weight_plot
-from pyrolatent.plots import png_uri
+from pyrolatent.plots.curves import check_plot, sorted_shares, trace_plot, weight_plot
+from pyrolatent.plots.figures import png_uri
+from pyrolatent.plots.training import loss_plot, running_mean
 from pyrolatent.shares import Check, Values, check
 
 

@@ -44,6 +44,30 @@ def test_encoded_rows_are_posterior_means(fit: Fit) -> None:
     assert float((torch.tensor(sampled.to_numpy()) - exact).abs().max()) < 0.1  # 4,800 draws, sd at most 1
 
 
+def test_samples_are_draws_of_the_guide(fit: Fit) -> None:
+    """One row, 4,000 times: means and variances of its draws are those of the guide's normal."""
+    rows = 4_000
+    row = factors(5).iloc[[7] * rows]
+    found = torch.tensor(pyl.encode(fit, row, sample=True).to_numpy())
+    data = fit.schema.encode(row.iloc[:1])
+    with fit.context():
+        normal = pyro.poutine.trace(fit.pair.guide).get_trace(**data).nodes["z"]["fn"].base_dist
+    assert bool(((found.mean(0) - normal.mean[0]).abs() < 4.5 * normal.stddev[0] / rows**0.5).all())
+    assert bool(((found.var(0) / normal.variance[0] - 1).abs() < 4.5 * (2 / rows) ** 0.5).all())
+    pd.testing.assert_frame_equal(
+        pyl.encode(fit, row.head(1)), pd.DataFrame(normal.mean, [7], ["z[0]", "z[1]"])
+    )
+
+
+def test_samples_follow_their_seed(fit: Fit) -> None:
+    before, first = torch.get_rng_state(), pyl.encode(fit, sample=True)
+    assert first.equals(pyl.encode(fit, sample=True, seed=fit.seed))
+    assert not first.equals(pyl.encode(fit, sample=True, seed=fit.seed + 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(pyl.ArgumentError, match="a sample is drawn from the guide, and means are what"):
+        pyl.encode(fit, method=pyl.HMC(), sample=True)
+
+
 def test_the_score_is_the_evidence_in_the_units_of_the_table() -> None:
     """Of a linear decoder, log p(x_o) is known; in units ten times as small it is higher by log 10 a cell."""
     model = trained(WITH_HOLES, pyl.iwae(5), 1_000)

@@ -8,9 +8,11 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from pyrolatent import infer_schema
+from pyrolatent import SVI, fit, infer_schema
 from pyrolatent.column import Column
+from pyrolatent.counts import LargeCounts
 from pyrolatent.encoded import Encoded
+from pyrolatent.models import VAE
 from pyrolatent.nn import EmbeddingEncoder, Network, RowDecoder, RowEncoder
 from pyrolatent.nn.heads import SCALE_FLOOR, between, num_levels
 
@@ -168,3 +170,20 @@ def test_weights_belong_to_a_run() -> None:
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
     assert all(parameter.is_meta for parameter in network.structure.parameters())
+
+
+def test_large_counts_are_exact_in_float32() -> None:
+    counts = torch.tensor([0.0, 3.0, 1e4, 3e5, 2e6])
+    number, mean = 0.7, 1e5
+    found = LargeCounts(torch.tensor(number), logits=torch.tensor(mean / number).log()).log_prob(counts)
+    expected = stats.nbinom.logpmf(counts.double().numpy(), number, number / (number + mean))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_large_counts_survive_standardisation_in_float32() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"amount": rng.negative_binomial(1, 1e-6, 500), "other": rng.normal(size=500)})
+    schema = infer_schema(frame)
+    assert schema.modelled[0].kind == "count"
+    method = SVI(num_steps=3)
+    assert fit(VAE(schema, 1), frame, method, seed=0, progress=False).problem.dtype is torch.float32

@@ -3,11 +3,16 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pyrolatent.column import numbers
-from pyrolatent.plots import interval_plot, level_plot, matrix_map, png_uri, shortened
+from pyrolatent.errors import ArgumentError, DataError
+from pyrolatent.plots import correlation_maps, information_map, low_rank_maps
+from pyrolatent.plots.cells import interval_plot, level_plot
+from pyrolatent.plots.figures import png_uri, shortened
+from pyrolatent.plots.matrices import matrix_map
 
 
 def label_boxes(figure: Figure, axis: str) -> list[tuple[float, float]]:
@@ -88,3 +93,127 @@ def test_of_many_labels_the_most_probable_are_shown_in_their_order() -> None:
     shares = pd.DataFrame([np.arange(12) / 66], columns=[f"label {k}" for k in range(12)])
     (axes,) = level_plot(shares[shares.columns[::-1]]).axes
     assert [label.get_text() for label in axes.get_xticklabels()] == [f"label {k}" for k in range(11, 3, -1)]
+
+
+# Information and correlations
+
+
+def test_information_is_drawn_with_its_numbers() -> None:
+    table = pd.DataFrame([[0.0, 1.5], [0.26, 0.5]], ["z[0]", "z[1]"], ["$sex$", "age"])
+    axes = information_map(table).axes[0]
+    np.testing.assert_array_equal(axes.images[0].get_array(), table)
+    assert axes.images[0].get_clim() == (0.0, 1.5)
+    assert [text.get_text() for text in axes.texts] == [".00", "1.50", ".26", ".50"]
+    assert ticks(axes) == (["$sex$", "age"], ["z[0]", "z[1]"])
+    small = information_map(table / 100).axes[0].texts
+    assert [text.get_text() for text in small] == [".000", ".015", ".003", ".005"]
+
+
+def test_information_that_is_no_table_of_numbers_is_refused() -> None:
+    with pytest.raises(DataError, match=r"^the table of information is empty: its shape is \(0, 0\)\.$"):
+        information_map(pd.DataFrame())
+    with pytest.raises(DataError, match="column 'age', row 'z': text in a column of numbers: 'much'"):
+        information_map(pd.DataFrame({"age": ["much"]}, ["z"]))
+
+
+def ticks(axes: Axes) -> tuple[list[str], list[str]]:
+    """Names of the columns and rows of a map."""
+    return tuple([label.get_text() for label in axis.get_ticklabels()] for axis in (axes.xaxis, axes.yaxis))
+
+
+def two_tables(columns: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Correlated columns with holes, and noise in the same columns the other way round."""
+    rng = np.random.default_rng(0)
+    names = [f"column {k}" for k in range(columns)]
+    first = pd.DataFrame(rng.normal(size=(50, columns)) + rng.normal(size=(50, 1)), columns=names)
+    first.iloc[3, 0] = np.nan
+    second = pd.DataFrame(rng.normal(size=(60, columns)), columns=names[::-1])
+    return first.assign(label="a"), second
+
+
+def test_correlations_of_two_tables_stand_beside_their_difference() -> None:
+    first, second = two_tables(4)
+    figure = correlation_maps(first, second, ("$seen$", "made"))
+    names = [f"column {k}" for k in range(4)]
+    observed, made = (table[names].corr().to_numpy() for table in (first, second))
+    images = [axes.images[0] for axes in figure.axes[:3]]
+    for image, expected in zip(images, (observed, made, made - observed), strict=True):
+        shown = np.ma.filled(image.get_array(), np.nan)
+        np.testing.assert_array_equal(shown, np.where(np.eye(4), np.nan, expected))
+    largest = np.abs((made - observed)[~np.eye(4, dtype=bool)]).max()
+    assert [image.get_clim() for image in images] == [(-1, 1), (-1, 1), (-largest, largest)]
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["$seen$", "made", "made minus $seen$"]
+    assert [ticks(axes) for axes in figure.axes[:3]] == [(names, names), (names, []), (names, [])]
+    assert len(figure.axes[0].texts) == 12
+    assert [bar.get_ylabel() for bar in figure.axes[3:]] == ["correlation", "difference"]
+    png_uri(figure)
+
+
+@pytest.mark.parametrize(("columns", "named", "numbers"), [(8, 8, 56), (9, 9, 0), (36, 36, 0), (37, 0, 0)])
+def test_maps_of_many_correlations_have_fewer_words(columns: int, named: int, numbers: int) -> None:
+    figure = correlation_maps(*two_tables(columns))
+    assert len(ticks(figure.axes[0])[1]) == named
+    assert len(figure.axes[0].texts) == numbers
+    assert figure.get_figwidth() < 18
+
+
+def test_names_beside_correlations_are_not_cut_off() -> None:
+    first, second = two_tables(24)
+    first, second = (table.rename(columns=lambda name: f"a rather long {name}") for table in (first, second))
+    figure = correlation_maps(first, second)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [axes.get_tightbbox(canvas.get_renderer()) for axes in figure.axes]
+    assert min(min(box.x0, box.y0) for box in boxes) >= 0
+    assert max(box.x1 for box in boxes) <= figure.bbox.width
+    assert max(box.y1 for box in boxes) <= figure.bbox.height
+
+
+def test_equal_and_constant_columns_can_be_drawn() -> None:
+    same = pd.DataFrame({"a": [1.0, 2, 3], "b": [2.0, 4, 6], "c": 1.0})
+    figure = correlation_maps(same, same)
+    assert figure.axes[2].images[0].get_clim() == (-1, 1)
+    assert len(figure.axes[0].texts) == 2
+    with pytest.raises(DataError, match=r"too few numeric columns in common: \['a'\] are numeric in both"):
+        correlation_maps(same, same[["a"]])
+
+
+# Few components
+
+
+def test_few_components_lose_what_singular_values_say() -> None:
+    frame = two_tables(5)[0].drop(index=3)
+    figure = low_rank_maps(frame, [1, 5])
+    numbers = frame.drop(columns="label")
+    table = ((numbers - numbers.mean()) / numbers.std(ddof=0)).to_numpy()
+    # The best matrix of rank one has the leading eigenvector of the correlations as its row.
+    values, vectors = np.linalg.eigh(numbers.corr())
+    best = table @ np.outer(vectors[:, -1], vectors[:, -1])
+    whole, one, all_five = (axes.images[0].get_array() for axes in figure.axes[:3])
+    np.testing.assert_allclose(whole, table[:40], atol=1e-12)
+    np.testing.assert_allclose(one, best[:40], atol=1e-12)
+    np.testing.assert_allclose(all_five, table[:40], atol=1e-12)
+    labels = [axes.get_title() for axes in figure.axes[:3]]
+    assert labels == ["standardised table", f"rank 1: {1 - values[-1] / 5:.1%} lost", "rank 5: 0.0% lost"]
+    lost = ((table - best) ** 2).sum() / (table**2).sum()
+    assert lost == pytest.approx(1 - values[-1] / 5, rel=1e-12)
+    assert ticks(figure.axes[0]) == (list(numbers), [])
+    assert figure.axes[0].get_ylabel() == "the first 40 rows"
+
+
+@pytest.mark.parametrize("ranks", [[2, 6], [0], []])
+def test_ranks_beyond_the_columns_are_refused(ranks: list[int]) -> None:
+    frame = two_tables(5)[1]
+    why = rf"got \[{', '.join(map(str, ranks))}\] for 5 columns of numbers\.$"
+    with pytest.raises(ArgumentError, match=f"^ranks go from 1 to the number of columns: {why}"):
+        low_rank_maps(frame, ranks)
+
+
+def test_tables_that_cannot_be_decomposed_are_refused() -> None:
+    frame = two_tables(3)[0]
+    with pytest.raises(DataError, match=r"missing cells: 1 of them\. Complete it first, as impute\(\) does"):
+        low_rank_maps(frame, [1])
+    with pytest.raises(DataError, match=r"no columns of numbers: its columns are \['label'\]"):
+        low_rank_maps(frame[["label"]], [1])
+    with pytest.raises(DataError, match="column 'flat': constant column"):
+        low_rank_maps(frame.assign(flat=2.0), [1])

@@ -15,6 +15,7 @@ WARNS = {
     "docs/methods.md": ["Pareto k of the normal approximation"],
     "docs/tables.md": [],
     "docs/long_runs.md": [],
+    "docs/plots.md": [],
 }
 
 

@@ -156,3 +156,12 @@ def test_dependent_latents_are_refused_with_their_site() -> None:
 def test_a_single_row_is_refused() -> None:
     with pytest.raises(pyl.ModelError, match="needs several rows in a batch: got one"):
         tc_elbo(2.0).check(PAIR, {"x": torch.zeros(1)})
+
+
+def test_latents_that_depend_on_drawn_ones_are_refused() -> None:
+    frame = pyl.datasets.job_satisfaction(200, seed=0)
+    method = pyl.SVI(num_steps=5, batch_size=50)
+    first = pyl.fit(pyl.models.VAE(pyl.infer_schema(frame), 2), frame, method, seed=0, progress=False)
+    second = pyl.models.MultiStageVAE(first)
+    with pytest.raises(pyl.ModelError, match="site 'z': what the guide draws depends on what it drew before"):
+        pyl.fit(second, frame, pyl.SVI(pyl.tc_elbo(2.0), num_steps=5), seed=0, progress=False)

@@ -132,7 +132,11 @@ def factor_vae_score(
             table[batch.var(0, ddof=1).argmin(), k] += 1
         return table
 
-    learnt, others = votes(num_votes), votes(num_evaluation)
+    return right_votes(votes(num_votes), votes(num_evaluation))
+
+
+def right_votes(learnt: NDArray[np.int64], others: NDArray[np.int64]) -> Votes:
+    """Return how often the majority is right, of counts of votes by latent and factor `(L, K)`."""
     majority = learnt.argmax(1)
     shares = (float(t[np.arange(len(t)), majority].sum() / t.sum()) for t in (learnt, others))
     return Votes(*shares)

@@ -1,6 +1,7 @@
 """Models of this package, one pair per file."""
 
+from pyrolatent.models.msvae import MultiStageVAE
 from pyrolatent.models.mvn import BayesianMVN
 from pyrolatent.models.vae import VAE
 
-__all__ = ["VAE", "BayesianMVN"]
+__all__ = ["VAE", "BayesianMVN", "MultiStageVAE"]

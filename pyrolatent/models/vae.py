@@ -1,8 +1,9 @@
-"""Variational autoencoders of tables with holes.
+"""Variational autoencoders of tables with holes, and of images.
 
 Each row has a latent vector z ~ N(0, I) of its own, and given it its cells are independent, each with a
-distribution that suits its column (`pyrolatent.nn.heads`).  Missing cells are left out of the likelihood,
-so that they neither teach the decoder nor are taught to it; the encoder sees which cells are missing.
+distribution that suits its column (`pyrolatent.nn.heads`), or its pixels, with one that suits them
+(`pyrolatent.images`).  Missing cells are left out of the likelihood, so that they neither teach the
+decoder nor are taught to it; the encoder sees which cells are missing.
 
     p(x_observed) = integral of N(z; 0, I) prod_{d observed} p(x_d | z) dz
 
@@ -16,7 +17,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, final, get_args
+from typing import final, get_args
 
 import pyro
 import pyro.distributions as dist
@@ -24,37 +25,37 @@ import torch
 from torch import Tensor
 
 from pyrolatent.column import Column
-from pyrolatent.columnwise import ColumnwiseDistribution
 from pyrolatent.errors import ArgumentError, FitWarning
-from pyrolatent.nn import EmbeddingEncoder, Network, RowDecoder, RowEncoder
+from pyrolatent.images import Images
+from pyrolatent.nn import Encoder, Network, Rows, decoder_of, encoder_of, observed, seen_in
 from pyrolatent.pair import Model, Pair
 from pyrolatent.schema import Schema, listing
 
 MANY_LEVELS = 100  # of a categorical column, beyond which few rows speak for each
 
-Encoder = Literal["cells", "embedding"]
-
 
 @final
 @dataclass(frozen=True)
 class VAE(Pair):
-    """A variational autoencoder over the modelled columns of a table.
+    """A variational autoencoder over the modelled columns of a table, or over images.
 
-    Latent site `z (N, L)`, observed site `x (N, D)`.
+    Latent site `z (N, L)`, observed site `x`: `(N, D)` of a table, `(N, C, H, W)` of images.
 
     Args:
-        columns: The schema of the table, from `infer_schema`.
+        rows: The schema of the table, from `infer_schema`; or `Images(shape)`.
         latent_dim: L, the dimension of the latent vector of a row.
-        hidden: Features of each hidden layer of the decoder; the encoder has them in reverse.
-        heavy_tails: Whether numbers have Student's t distributions, with degrees of freedom to learn.
-        encoder: "cells" sees [cells, mask] in one vector; "embedding" fills holes with learnt numbers and
-            adds what a network of its own makes of the mask.
+        hidden: Features of each dense hidden layer of the decoder; the encoder has them in reverse.
+        heavy_tails: Whether numbers of a table have Student's t distributions, with degrees of freedom to
+            learn.
+        encoder: Of a table: "cells" sees [cells, mask] in one vector; "embedding" fills holes with learnt
+            numbers and adds what a network of its own makes of the mask.
 
     Raises:
-        ArgumentError: A size is not positive, or there is no such encoder.
+        ArgumentError: A size is not positive, there is no such encoder, or images have no use for a
+            setting.
     """
 
-    columns: Schema
+    rows: Rows
     latent_dim: int = 8
     hidden: tuple[int, ...] = (64,)
     heavy_tails: bool = False
@@ -67,12 +68,14 @@ class VAE(Pair):
             raise ArgumentError("the encoder is unknown", why=why, remedy="choose 'cells' or 'embedding'")
         if self.encoder == "embedding" and not self.hidden:
             raise ArgumentError("the encoder 'embedding' needs a hidden layer", why="got hidden=()")
-        for message in absurdities(self.latent_dim, self.columns.modelled):
+        if isinstance(self.rows, Images) and (self.heavy_tails or self.encoder != "cells"):
+            raise ArgumentError("heavy_tails and encoder are settings of tables", why="got images")
+        for message in absurdities(self.latent_dim, self.rows):
             warnings.warn(message, FitWarning, stacklevel=3)
 
     @property
-    def schema(self) -> Schema:
-        return self.columns
+    def schema(self) -> Schema | None:
+        return self.rows if isinstance(self.rows, Schema) else None
 
     @property
     def model(self) -> Model:
@@ -84,27 +87,23 @@ class VAE(Pair):
 
     @cached_property
     def decoding(self) -> Network:
-        columns, hidden, dim, tails = self.columns.modelled, self.hidden, self.latent_dim, self.heavy_tails
-        return Network("decoder", lambda: RowDecoder(columns, hidden, dim, tails))
+        return Network("decoder", decoder_of(self.rows, self.hidden, self.latent_dim, self.heavy_tails))
 
     @cached_property
     def encoding(self) -> Network:
-        columns, hidden, dim = self.columns.modelled, self.hidden[::-1], self.latent_dim
-        if self.encoder == "embedding":
-            return Network("encoder", lambda: EmbeddingEncoder(columns, hidden[-1], dim))
-        return Network("encoder", lambda: RowEncoder(columns, hidden, dim))
+        return Network("encoder", encoder_of(self.rows, self.hidden[::-1], self.latent_dim, self.encoder))
 
-    def generate(self, x: Tensor, mask: Tensor) -> None:
-        """The generative program for `x (N, D)`, observed where `mask (N, D)` is True."""
+    def generate(self, x: Tensor, mask: Tensor | None = None) -> None:
+        """The generative program for rows `x`, observed where `mask`, of its shape, is True."""
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(torch.zeros(self.latent_dim), 1.0).to_event(1))
-            cells = self.decoding(z)
-            pyro.sample("x", ColumnwiseDistribution(cells, mask, self.columns.names), obs=x)
+            cells = observed(self.rows, self.decoding(z), seen_in(self.rows, x, mask))
+            pyro.sample("x", cells, obs=x)
 
-    def infer(self, x: Tensor, mask: Tensor) -> None:
+    def infer(self, x: Tensor, mask: Tensor | None = None) -> None:
         """The guide: q(z | observed cells) of each row."""
         with pyro.plate("data", len(x)):
-            pyro.sample("z", self.encoding(x, mask))
+            pyro.sample("z", self.encoding(x, seen_in(self.rows, x, mask)))
 
 
 def check_sizes(latent_dim: int, hidden: Sequence[int]) -> None:
@@ -119,13 +118,15 @@ def check_sizes(latent_dim: int, hidden: Sequence[int]) -> None:
         raise ArgumentError("a hidden layer has no features", why=f"got hidden={tuple(hidden)}")
 
 
-def absurdities(latent_dim: int, columns: Sequence[Column]) -> list[str]:
+def absurdities(latent_dim: int, rows: Rows) -> list[str]:
     """Return what is possible and seldom meant."""
+    columns: Sequence[Column] = () if isinstance(rows, Images) else rows.modelled
+    cells, name = (rows.num_pixels, "pixels") if isinstance(rows, Images) else (len(columns), "columns")
     found = []
-    if latent_dim > 2 * len(columns):
+    if latent_dim > 2 * cells:
         found.append(
-            f"A latent vector of {latent_dim} numbers for rows of {len(columns)} columns: most of them will "
-            "not be used. Choose latent_dim below the number of columns."
+            f"A latent vector of {latent_dim} numbers for rows of {cells} {name}: most of them will "
+            f"not be used. Choose latent_dim below the number of {name}."
         )
     many = [column.name for column in columns if len(column.categories) > MANY_LEVELS]
     if many:

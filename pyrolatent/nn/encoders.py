@@ -1,7 +1,7 @@
 """From the cells of rows, and which of them are observed, to distributions of their latent vectors."""
 
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, final
 
 import pyro.distributions as dist
 import torch
@@ -10,6 +10,7 @@ from torch.nn.functional import silu
 
 from pyrolatent.column import Column
 from pyrolatent.nn.network import mlp
+from pyrolatent.univariate import cell_moments
 
 LOG_VARIANCE_LIMIT = 20.0
 
@@ -30,33 +31,57 @@ class NormalHead(nn.Module):
 
 @final
 class RowEncoder(nn.Module):
-    """From the cells of rows and which of them are observed to the latent vectors of the rows.
-
-    Labels of more than two levels enter as one indicator each.
-    """
+    """From the cells of rows and which of them are observed to the latent vectors of the rows."""
 
     def __init__(self, columns: Sequence[Column], hidden: Sequence[int], latent_dim: int) -> None:
         super().__init__()
-        self.levels = [len(column.categories) if column.kind == "categorical" else 1 for column in columns]
+        self.levels = levels_of(columns)
         width = sum(self.levels) + len(columns)
         self.body = mlp([width, *hidden])
         self.head = NormalHead(hidden[-1] if hidden else width, latent_dim)
 
-    def forward(self, x: Tensor, mask: Tensor) -> dist.TorchDistribution:
-        """Return the distribution `(N,)` of latent vectors `(L,)` of `x (N, D)`, observed at `mask`."""
+    def forward(self, x: Tensor, mask: Tensor, minus: Tensor | None = None) -> dist.TorchDistribution:
+        """Return the distribution `(..., N)` of latent vectors `(L,)` of `x (N, D)`, observed at `mask`.
+
+        Features `minus (..., N, F)` are taken away from those of the cells.
+        """
         seen = mask.to(x)
-        cells = x * seen
-        if any(number > 1 for number in self.levels):
-            cells = torch.cat(
-                [
-                    (x[..., d, None] == torch.arange(number).to(x)) * seen[..., d, None]
-                    if number > 1
-                    else cells[..., d, None]
-                    for d, number in enumerate(self.levels)
-                ],
-                -1,
-            )
-        return self.head(self.body(torch.cat([cells, seen], -1)))
+        cells = features(x, seen, self.levels, minus)
+        return self.head(self.body(torch.cat([cells, seen.expand(*cells.shape[:-1], -1)], -1)))
+
+
+def levels_of(columns: Sequence[Column]) -> list[int]:
+    """Return how many features the cells of each column are: an indicator for each of several labels."""
+    many = [len(column.categories) if column.kind == "categorical" else 0 for column in columns]
+    return [number if number > 2 else 1 for number in many]
+
+
+def num_features(columns: Sequence[Column]) -> int:
+    """Return how many features a row has."""
+    return sum(levels_of(columns))
+
+
+def features(x: Tensor, seen: Tensor, levels: Sequence[int], minus: Tensor | None = None) -> Tensor:
+    """Return the cells of rows as features `(..., N, F)`, 0 where they are missing."""
+    if max(levels) == 1:
+        return (x if minus is None else x - minus) * seen
+    parts = [
+        (x[..., d, None] == torch.arange(number).to(x)).to(x) if number > 1 else x[..., d, None]
+        for d, number in enumerate(levels)
+    ]
+    cells = torch.cat(parts, -1)
+    repeats = torch.cat([seen[..., d, None].expand(p.shape) for d, p in enumerate(parts)], -1)
+    return (cells if minus is None else cells - minus) * repeats
+
+
+def expected_features(columns: Sequence[Column], cells: Mapping[tuple[Hashable, ...], Any]) -> Tensor:
+    """Return the means `(..., N, F)` of features, given the distributions that a decoder returned."""
+    found: dict[Hashable, Tensor] = {}
+    for names, block in cells.items():
+        labels = isinstance(block, dist.Categorical)
+        means = block.probs if labels else cell_moments(block)[0][..., None]
+        found |= {name: means[..., k, :] for k, name in enumerate(names)}
+    return torch.cat([found[column.name] for column in columns], -1)
 
 
 @final

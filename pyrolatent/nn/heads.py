@@ -23,6 +23,7 @@ from torch.distributions import Distribution
 from torch.nn.functional import logsigmoid, softplus
 
 from pyrolatent.column import Column
+from pyrolatent.counts import LargeCounts
 from pyrolatent.encoded import Encoded
 from pyrolatent.nn.network import mlp
 
@@ -69,7 +70,7 @@ class CountHead(nn.Module):
         centre = location.clamp(min=1.0).log()
         log_mean = (centre + self.log_mean(features)).clamp(max=MAX_LOG_MEAN)
         number = softplus(self.raw_dispersion)
-        return Encoded(dist.NegativeBinomial(number, logits=log_mean - number.log()), location, scale)
+        return Encoded(LargeCounts(number, logits=log_mean - number.log()), location, scale)
 
 
 @final
@@ -138,8 +139,12 @@ class RowDecoder(nn.Module):
         self.names = [tuple(column.name for column in group) for group in groups.values()]
         self.heads = nn.ModuleList(head(g, width, group, heavy_tails) for g, group in groups.items())
 
-    def forward(self, z: Tensor) -> Mapping[tuple[Hashable, ...], Distribution]:
-        """Return columns -> distribution of their cells `(..., N, d)`, from `z (..., N, L)`."""
+    def forward(self, z: Tensor, given: Tensor | None = None) -> Mapping[tuple[Hashable, ...], Distribution]:
+        """Return columns -> distribution of their cells `(..., N, d)`, from `z (..., N, L)`.
+
+        Features of the rows that are `given (..., N, F)` enter beside the latent vector.
+        """
+        z = z if given is None else torch.cat([given, z], -1)
         features = torch.cat([z, self.body(z)], -1) if len(self.body) else z
         return {names: head(features) for names, head in zip(self.names, self.heads, strict=True)}
 

@@ -4,7 +4,7 @@ A model and its guide are functions; a network in them must bring weights that e
 its own seed, and that two fits never share.  So a `Network` holds none: it asks Pyro for them by name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, final
 
@@ -33,6 +33,13 @@ class Network:
     def __call__(self, *inputs: Any) -> Any:
         """Run the network, in a model or a guide."""
         return functional_call(self.structure, self.weights(), inputs)
+
+    def at(self, params: Mapping[str, Tensor], *inputs: Any) -> Any:
+        """Run the network with the weights that a fit learnt, as constants."""
+        like = torch.zeros(())  # of the dtype and on the device of the fit that runs
+        keys = [key for key, _ in self.structure.named_parameters()]
+        weights = {key: params[f"{self.name}.{key}"].to(like) for key in keys}
+        return functional_call(self.structure, weights, inputs)
 
     def weights(self) -> dict[str, Tensor]:
         """Return its weights by key, those of the fit that runs."""
@@ -63,6 +70,18 @@ def made(make: Callable[[], nn.Module]) -> nn.Module:
 
 
 def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Return linear layers from `sizes[0]` to `sizes[-1]` features, each with a SiLU after it."""
-    layers = [(nn.Linear(first, second), nn.SiLU()) for first, second in pairwise(sizes)]
+    """Return linear layers from `sizes[0]` to `sizes[-1]` features, each with a SiLU after it.
+
+    Weights begin so that features keep their size from layer to layer (He et al., 2015): in deep networks
+    they would fade otherwise, and a decoder that hears little of its latents learns to do without.
+    """
+    layers = [(linear(first, second), nn.SiLU()) for first, second in pairwise(sizes)]
     return nn.Sequential(*(part for layer in layers for part in layer))
+
+
+def linear(first: int, second: int) -> nn.Linear:
+    """Return a linear layer whose features are as large as its input, once half of them are cut."""
+    layer = nn.Linear(first, second)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,7 +1,4 @@
-"""Pictures of how a fit ran and of what it predicts: curves over draws, steps, ranks and values.
-
-As in `plots`, each function returns a matplotlib `Figure` and touches no global state.
-"""
+"""Pictures of how a sampler ran and of what a fit predicts: curves over draws, ranks and values."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,18 +6,24 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pyrolatent.plots import BLUE, INK, ORANGE, SOFT, new_figure, shortened
+from pyrolatent.plots.figures import (
+    BLUE,
+    INK,
+    OBSERVED,
+    ORANGE,
+    PAGE,
+    SOFT,
+    label_axes,
+    new_figure,
+    shortened,
+)
 from pyrolatent.shares import Array, Check
 
-SMOOTHED = 50  # parts of a run over which losses are averaged
-START = 0.05  # part of a run whose losses need not be seen
-STEEP = 20.0  # largest over smallest loss, from which on a log scale is used
 MOST_POINTS = 2_000  # of one line
 TAILS = (0.05, 0.95)
 MOST_TICKS = 12
 LETTERS = 36  # that fit below a check side by side
 LIGHTEST = 1e-2  # weight that is drawn, in those of equal ones
-OBSERVED = "#c9d0d9"
 
 
 def trace_plot(draws: Array, label: str) -> Figure:
@@ -31,7 +34,7 @@ def trace_plot(draws: Array, label: str) -> Figure:
         label: What the number is.
     """
     chains, length = draws.shape
-    figure, axes = new_figure(8, 2.6)
+    figure, axes = new_figure(PAGE, 2.6)
     draw_lines(axes, np.arange(length), draws, colour=BLUE, width=0.6, alpha=max(0.2, 0.8 / chains**0.5))
     if chains > 1:
         axes.plot(draws.mean(0), color=INK, lw=1.2)
@@ -41,51 +44,6 @@ def trace_plot(draws: Array, label: str) -> Figure:
     return figure
 
 
-def loss_plot(train: Array, validation: Array | None = None) -> Figure:
-    """Draw the losses of every refit: those of the steps faintly, their averages over 2 % of the run firmly.
-
-    The scale is logarithmic where losses are positive and fall far; else the first steps may lie
-    above the picture.
-
-    Args:
-        train: `(refit, step)`, in nats.
-        validation: Of held-out rows at evenly spaced steps `(refit, check)`.
-    """
-    length = train.shape[1]
-    window = max(1, length // SMOOTHED)
-    smooth, steps = running_mean(train, window), np.arange(1, length + 1)
-    figure, axes = new_figure(8, 2.6)
-    draw_lines(axes, steps, train, colour=BLUE, width=0.6, alpha=0.25)
-    draw_lines(axes, steps[window - 1 :], smooth, colour=BLUE, width=1.4)
-    shown = [smooth[:, int(START * length) :]]
-    if validation is not None:
-        checks = validation.shape[1]
-        draw_lines(axes, np.arange(1, checks + 1) * length / checks, validation, colour=ORANGE, width=1.4)
-        shown.append(validation[:, int(START * checks) :])
-    axes.set_xlim(1, max(length, 2))
-    scale_losses(axes, smooth, np.concatenate([losses.ravel() for losses in shown]))
-    label_axes(axes, "step", "loss (nats)")
-    return figure
-
-
-def running_mean(values: Array, window: int) -> Array:
-    """Return means of `window` neighbours `(R, T - window + 1)` of `values (R, T)`."""
-    sums = np.cumsum(np.pad(values, ((0, 0), (1, 0))), axis=1)
-    return (sums[:, window:] - sums[:, :-window]) / window
-
-
-def scale_losses(axes: Axes, smooth: Array, shown: Array) -> None:
-    """Choose the scale of losses, and a range that holds those that are to be seen."""
-    smooth, shown = smooth[np.isfinite(smooth)], shown[np.isfinite(shown)]
-    if smooth.size and smooth.min() > 0 and smooth.max() > STEEP * smooth.min():
-        axes.set_yscale("log")
-        axes.autoscale_view(scalex=False)
-    elif shown.size:
-        low, high = float(shown.min()), float(shown.max())
-        margin = 0.08 * (high - low) or 0.5
-        axes.set_ylim(low - margin, high + margin)
-
-
 def weight_plot(raw: Array, smoothed: Array) -> Figure:
     """Draw importance weights from the largest to the smallest, beside equal ones.
 
@@ -93,7 +51,7 @@ def weight_plot(raw: Array, smoothed: Array) -> Figure:
         raw: Logs of weights `(draw,)`, up to a constant.
         smoothed: The same, the largest ones smoothed.
     """
-    figure, axes = new_figure(8, 2.6)
+    figure, axes = new_figure(PAGE, 2.6)
     ranks = np.arange(1, len(raw) + 1)
     shares = sorted_shares(raw), sorted_shares(smoothed)
     for share, colour, width in zip(shares, (ORANGE, BLUE), (2.4, 1.2), strict=True):
@@ -157,15 +115,17 @@ def draw_bins(axes: Axes, check: Check) -> None:
 
 
 def draw_lines(
-    axes: Axes, x: NDArray[np.generic], lines: Array, *, colour: str, width: float, alpha: float = 1.0
+    axes: Axes,
+    x: NDArray[np.generic],
+    lines: Array,
+    *,
+    colour: str,
+    width: float,
+    alpha: float = 1.0,
+    style: str = "-",
 ) -> None:
     """Draw each row of `lines (R, T)` over `x (T,)`, thinned to at most 2,000 points."""
     every = -(-len(x) // MOST_POINTS)
     points = np.stack(np.broadcast_arrays(x[::every], lines[:, ::every]), axis=-1)
-    axes.add_collection(LineCollection(list(points), colors=colour, linewidths=width, alpha=alpha))
-
-
-def label_axes(axes: Axes, x: str, y: str) -> None:
-    """Say what the axes are."""
-    axes.set_xlabel(x, color=SOFT, fontsize=9)
-    axes.set_ylabel(y, color=SOFT, fontsize=9)
+    bundle = LineCollection(list(points), colors=colour, linewidths=width, alpha=alpha, linestyles=style)
+    axes.add_collection(bundle)

@@ -1,4 +1,4 @@
-"""Data sets that come with the package: small, and drawn rather than downloaded."""
+"""A survey that comes with the package: its rows are drawn, from published moments."""
 
 from importlib import resources
 
