@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
+from benchmarks import latent_questions
 from benchmarks.rows import (
     UNKNOWN,
     Found,
@@ -381,6 +382,31 @@ QUESTIONS = (
         "mean and largest residual of 66, averages over seeds: "
         + "; ".join(f"{case} at most {mean} and {most}" for case, (mean, most) in CORRELATION_BARS.items()),
         "python -m benchmarks.correlations", "correlations", correlations,
+    ),
+    Question(
+        "Latents and known factors", "the beta-TCVAE ahead of the VAE on both scores, means over seeds",
+        "python -m benchmarks.disentanglement factors", "disentanglement", latent_questions.factors,
+    ),
+    Question(
+        "Latents of credit-card clients",
+        f"5 latents, beta 2, means over seeds: latent-fixing score at least {latent_questions.FIXING_BAR}, "
+        f"MIG of means at least {latent_questions.GAP_BAR}, both published of a thesis",
+        "python -m benchmarks.disentanglement credit", "disentanglement", latent_questions.credit,
+    ),
+    Question(
+        "What a second stage adds",
+        f"mean squared error from sampled latents at most {latent_questions.STAGES_BAR}x that of stage one, "
+        "means over seeds; metrics of c as before",
+        "python -m benchmarks.stages", "stages", latent_questions.stages,
+    ),
+    Question(
+        "Held-out digits", "none: the data are a thirtieth of those of the published figures",
+        "python -m benchmarks.images", "images", latent_questions.images,
+    ),
+    Question(
+        "A training step of a deep beta-TCVAE",
+        f"at most {latent_questions.PRODUCTS_BAR}x the matrix products of the step alone",
+        "python -m benchmarks.deep", "deep", latent_questions.deep,
     ),
     Question(
         "SVI with an autoguide on the multivariate normal",

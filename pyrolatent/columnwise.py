@@ -54,7 +54,7 @@ class Block:
         first, last = self.places[0], self.places[-1]
         if self.places == tuple(range(first, last + 1)):
             return rows[..., first : last + 1]
-        return rows[..., list(self.places)]
+        return torch.stack([rows[..., place] for place in self.places], -1)  # a list goes to the device each time
 
     def shape(self, batch: Shape) -> torch.Size:
         """Return the shape of the cells of this block in a batch of rows."""
@@ -161,7 +161,8 @@ class ColumnwiseDistribution(RowDistribution):
         places = [place for block in self.blocks for place in places_of(block)]
         if places == sorted(places):
             return side_by_side
-        return side_by_side[..., sorted(range(len(places)), key=places.__getitem__)]
+        order = sorted(range(len(places)), key=places.__getitem__)
+        return torch.stack([side_by_side[..., place] for place in order], -1)
 
     def summarise(self, value: Tensor) -> None:
         """Nothing that would be cheaper than the rows themselves."""

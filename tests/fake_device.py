@@ -135,14 +135,15 @@ def is_wait(func: Any, args: Any, result: Any) -> bool:
 
 @final
 class Literals(TorchFunctionMode):
-    """Moves `torch.tensor([...], device=...)` with its values, which torch drops for `meta`."""
+    """Moves values given to `torch.tensor` and `torch.as_tensor`, which torch drops for `meta`."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is Tensor.new_tensor:
             kwargs = {"dtype": args[0].dtype, "device": args[0].device, **kwargs}
             func, args = torch.tensor, args[1:]
-        if func is torch.tensor and (device := kwargs.pop("device", None)) is not None:
+        literal = func is torch.tensor or (func is torch.as_tensor and not isinstance(args[0], Tensor))
+        if literal and (device := kwargs.pop("device", None)) is not None:
             return func(*args, **kwargs, device="cpu").to(device)
         return func(*args, **kwargs)
 

@@ -156,3 +156,52 @@ def test_what_never_compiles_counts_for_both_caches(results):
 )
 def test_figures_have_three_digits_or_so(value, text):
     assert figure(value) == text
+
+
+def score(model, seed, case="factors", **scores):
+    return {"case": case, "model": model, "seed": seed, "kl": [1.0, 0.0], "mig": 0.2, **scores}
+
+
+def test_latents_are_held_to_the_means_of_scored_seeds(results):
+    write(
+        results, "disentanglement",
+        *(score("VAE", seed, factor_vae_score=0.8) for seed in range(5)),
+        *(score("beta-TCVAE, beta 4", seed, factor_vae_score=0.8 + seed / 10, mig=0.1) for seed in range(5)),
+        score("beta-TCVAE, beta 4", 100, factor_vae_score=0.0),  # settings were chosen on it
+    )  # fmt: skip
+    assert verdicts("Latents and known factors") == {
+        "beta-TCVAE, FactorVAE score": ("1.000", "yes"),
+        "beta-TCVAE, MIG": ("0.100", "**no**"),
+    }
+
+
+def test_clients_are_held_to_the_published_figures(results):
+    rows = [
+        score("beta 2", seed, "credit", latent_fixing_score=0.8 + seed / 100, mig=0.04) for seed in range(5)
+    ]
+    write(results, "disentanglement", *rows, score("untrained", 0, "credit", latent_fixing_score=0.2))
+    assert verdicts("Latents of credit-card") == {
+        "beta 2, latent-fixing score": ("0.820", "yes"),
+        "beta 2, MIG": ("0.040", "yes"),
+    }
+
+
+def test_a_second_stage_is_held_to_the_error_of_the_first(results):
+    row = {
+        "case": "digits", "held_out_errors": [0.2, 0.12], "train_ratio": 0.4, "held_out_ratio": 0.6,
+        "kl_c": [1.0], "kl_z": [2.0], "active": [True, False], "same_c": True,
+    }  # fmt: skip
+    write(results, "stages", *({**row, "seed": seed} for seed in range(2)))
+    assert verdicts("What a second stage adds") == {
+        "digits, rows that were learnt from": ("0.400x", "yes"),
+        "digits, held out": ("0.600x", "**no**"),
+    }
+
+
+def test_a_deep_step_is_held_to_its_products(results):
+    cost = {"products": 10.0, "thesis": 40.0, "ours": 14.0, "ours compiled": 12.0}
+    every = {name: [value, value] for name, value in cost.items()}
+    write(results, "deep", {"case": "deep", "milliseconds": cost, "all_milliseconds": every})
+    assert verdicts("A training step of a deep") == {
+        "products": ("1.40x, 1.20x (compiled)", "when compiled"),
+    }

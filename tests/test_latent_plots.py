@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
 from pyrolatent.errors import ArgumentError, DataError
+from pyrolatent.infer.svi import SVI
 from pyrolatent.plots import (
     histograms_over,
     image_grid,
@@ -79,6 +80,26 @@ def test_several_fits_have_a_colour_each_and_dashes_for_held_out_rows() -> None:
     assert low < 3 and high > 7
     assert legend_of(figure) == ["$short$", "long", "held-out rows"]
     png_uri(figure)
+
+
+def test_losses_of_tables_of_several_sizes_compare_by_row() -> None:
+    """Held-out rows are scaled to those learnt from, which are all others."""
+    train, validation = np.full((1, 10), 30.0), np.array([[60.0]])
+    fits = {"all": learnt(train), "most": learnt(train, validation)}
+    fits["most"] = dataclasses.replace(fits["most"], method=SVI(validation_fraction=0.25))
+    rows = fits["all"].sites.rows
+    assert rows is not None
+    (axes,) = training_curves(fits, per_row=True).axes
+    learnt_from = rows - round(0.25 * rows)
+    assert paths(axes) == [[[30 / rows] * 10], [[30 / learnt_from] * 10], [[60 / learnt_from]]]
+    assert axes.get_ylabel() == "loss (nats a row)"
+    (axes,) = training_curves(fits["all"], per_row=True).axes
+    assert paths(axes)[0] == [[30 / rows] * 10]
+    assert axes.get_ylabel() == "loss (nats a row)"
+    no_rows = dataclasses.replace(fits["all"], sites=dataclasses.replace(fits["all"].sites, rows=None))
+    assert training_curves(no_rows).axes[0].get_ylabel() == "loss (nats)"
+    with pytest.raises(ArgumentError, match=r"^there are no rows to divide losses by"):
+        training_curves(no_rows, per_row=True)
 
 
 def test_fits_without_losses_have_no_curves() -> None:

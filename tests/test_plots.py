@@ -149,6 +149,13 @@ def test_correlations_of_two_tables_stand_beside_their_difference() -> None:
     png_uri(figure)
 
 
+def test_differences_of_several_pictures_can_share_their_colours() -> None:
+    images = [axes.images[0] for axes in correlation_maps(*two_tables(4), limit=0.25).axes[:3]]
+    assert [image.get_clim() for image in images] == [(-1, 1), (-1, 1), (-0.25, 0.25)]
+    with pytest.raises(ArgumentError, match=r"^limit must be positive: got 0$|limit must be positive"):
+        correlation_maps(*two_tables(4), limit=0)
+
+
 @pytest.mark.parametrize(("columns", "named", "numbers"), [(8, 8, 56), (9, 9, 0), (36, 36, 0), (37, 0, 0)])
 def test_maps_of_many_correlations_have_fewer_words(columns: int, named: int, numbers: int) -> None:
     figure = correlation_maps(*two_tables(columns))

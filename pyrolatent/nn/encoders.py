@@ -17,11 +17,16 @@ LOG_VARIANCE_LIMIT = 20.0
 
 @final
 class NormalHead(nn.Module):
-    """From features to a normal latent vector, its cells independent."""
+    """From features to a normal latent vector, its cells independent.
+
+    All variances begin at 1: those of rows with a cell far out would be astronomic otherwise.
+    """
 
     def __init__(self, num_features: int, latent_dim: int) -> None:
         super().__init__()
         self.location, self.log_variance = (nn.Linear(num_features, latent_dim) for _ in range(2))
+        for weights in self.log_variance.parameters():
+            nn.init.zeros_(weights)
 
     def forward(self, features: Tensor) -> dist.TorchDistribution:
         """Return the distribution `(..., N)` of vectors `(L,)` from `features (..., N, F)`."""

@@ -29,7 +29,10 @@ LIMIT = 3.0  # standard deviations
 
 
 def correlation_maps(
-    first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str] = ("observed", "generated")
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    names: tuple[str, str] = ("observed", "generated"),
+    limit: float | None = None,
 ) -> Figure:
     """Draw the correlations of two tables and their difference, second minus first, side by side.
 
@@ -40,10 +43,15 @@ def correlation_maps(
         first: `(N, D)`; columns that are no numbers in both tables are left out.
         second: `(M, D)`, with the same columns in any order.
         names: What the two tables are.
+        limit: The colours of the difference reach from -limit to limit, as they should where several
+            pictures are compared; by default to the largest difference.
 
     Raises:
+        ArgumentError: `limit` is not positive.
         DataError: The tables have fewer than two numeric columns in common.
     """
+    if limit is not None and not limit > 0:
+        raise ArgumentError("limit must be positive", why=f"got {limit}")
     columns = numeric_columns(first, second, 2)
     before, after = (without_diagonal(table[columns].corr().to_numpy()) for table in (first, second))
     size = len(columns)
@@ -53,14 +61,14 @@ def correlation_maps(
     figure, panels = new_panels(3, 3, inches + (beside + 2) / 3, inches + beside + 0.5)
     figure.set_layout_engine("compressed")  # leaves room for names beside what has a shape of its own
     residual = after - before
-    limits = (1.0, 1.0, float(np.nanmax(np.abs(residual), initial=0)) or 1.0)
-    labels = (*names, f"{names[1]} minus {names[0]}")
-    for axes, matrix, limit, label in zip(panels, (before, after, residual), limits, labels, strict=True):
-        image = draw_matrix(axes, matrix, -limit, limit, "PuOr_r" if matrix is residual else "RdBu_r")
+    widest = float(np.nanmax(np.abs(residual), initial=0)) or 1.0 if limit is None else limit
+    limits, labels = (1.0, 1.0, widest), (*names, f"{names[1]} minus {names[0]}")
+    for axes, matrix, most, label in zip(panels, (before, after, residual), limits, labels, strict=True):
+        image = draw_matrix(axes, matrix, -most, most, "PuOr_r" if matrix is residual else "RdBu_r")
         name_cells(axes, shown if axes is panels[0] else [], shown, size=7)
         label_panel(axes, label, int(LETTERS_PER_INCH * inches))
         if size <= MOST_NUMBERS:
-            write_numbers(axes, matrix, limit)
+            write_numbers(axes, matrix, most)
         if axes is panels[1]:
             add_bar(figure, image, panels[:2], "correlation")
     add_bar(figure, image, panels[2:], "difference")

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pyrolatent.errors import ArgumentError
+from pyrolatent.infer.svi import SVI
 from pyrolatent.plots.curves import draw_lines
 from pyrolatent.plots.figures import (
     BLUE,
@@ -26,6 +27,7 @@ from pyrolatent.shares import Array
 
 SMOOTHED = 50  # parts of a run over which losses are averaged
 START = 0.05  # part of a run whose losses need not be seen
+IN_ALL, PER_ROW = "loss (nats)", "loss (nats a row)"
 
 
 class Losses(NamedTuple):
@@ -35,7 +37,7 @@ class Losses(NamedTuple):
     validation: Array | None = None
 
 
-def training_curves(fits: Fit | Mapping[str, Fit]) -> Figure:
+def training_curves(fits: Fit | Mapping[str, Fit], per_row: bool = False) -> Figure:
     """Draw losses of one fit or of several: averages over 2 % of the run, and held-out rows.
 
     Of one fit those of the steps are drawn faintly, too.  The scale is logarithmic where losses are
@@ -43,34 +45,53 @@ def training_curves(fits: Fit | Mapping[str, Fit]) -> Figure:
 
     Args:
         fits: A fit of a method that learns by steps, or name -> fit.
+        per_row: Whether to divide losses by the number of rows learnt from, so that those of tables of
+            different sizes compare.
 
     Raises:
-        ArgumentError: A fit has no losses, or there is none, or more than ten.
+        ArgumentError: A fit has no losses, or no rows to divide them by; or there is none, or more than ten.
     """
+    label = PER_ROW if per_row else IN_ALL
     if not isinstance(fits, Fit):
-        return losses_together({name: known_losses(fit, f"fit {name!r}") for name, fit in fits.items()})
-    losses = known_losses(fits)
-    figure = loss_plot(*losses)
+        found = {name: known_losses(fit, per_row, f"fit {name!r}") for name, fit in fits.items()}
+        return losses_together(found, label)
+    losses = known_losses(fits, per_row)
+    figure = loss_plot(*losses, label)
     words = ["training"] if losses.validation is None else ["training", "held-out rows"]
     lines = [Line2D([], [], color=colour) for colour in (BLUE, ORANGE)]
     add_legend(figure, lines[: len(words)], words)
     return figure
 
 
-def known_losses(fit: Fit, where: str = "") -> Losses:
-    """Return the losses of a fit.
+def known_losses(fit: Fit, per_row: bool, where: str = "") -> Losses:
+    """Return the losses of a fit, those of one row if wanted.
 
     Raises:
-        ArgumentError: It has none.
+        ArgumentError: It has none, or no rows.
     """
     losses = losses_of(fit)
     if losses is None:
         remedy = "draw fits of a method that learns by steps, as SVI() does"
         raise ArgumentError("there are no losses to draw", where=where, remedy=remedy)
-    return losses
+    return each_row(losses, fit, where) if per_row else losses
 
 
-def losses_together(found: Mapping[str, Losses]) -> Figure:
+def each_row(losses: Losses, fit: Fit, where: str) -> Losses:
+    """Return losses divided by the number of rows learnt from; those held out are scaled to that number.
+
+    Raises:
+        ArgumentError: The model has no rows.
+    """
+    if not fit.sites.rows:
+        remedy = "draw them with per_row=False"
+        raise ArgumentError("there are no rows to divide losses by", where=where, remedy=remedy)
+    held_out = fit.method.validation_fraction if isinstance(fit.method, SVI) else 0.0
+    rows = fit.sites.rows - round(held_out * fit.sites.rows)
+    train, validation = losses
+    return Losses(train / rows, None if validation is None else validation / rows)
+
+
+def losses_together(found: Mapping[str, Losses], label: str) -> Figure:
     """Draw the averaged losses of several fits, those of held-out rows dashed."""
     figure, axes = new_figure(PAGE, 3.0)
     colours = distinct_colours(found)
@@ -79,7 +100,7 @@ def losses_together(found: Mapping[str, Losses]) -> Figure:
         for losses, colour in zip(found.values(), colours, strict=True)
     ]
     smooth, shown = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-    finish(axes, max(losses.train.shape[1] for losses in found.values()), smooth, shown)
+    finish(axes, max(losses.train.shape[1] for losses in found.values()), smooth, shown, label)
     lines, names = [Line2D([], [], color=colour) for colour in colours], list(found)
     if any(losses.validation is not None for losses in found.values()):
         lines, names = [*lines, Line2D([], [], color=INK, ls="--")], [*names, "held-out rows"]
@@ -96,7 +117,7 @@ def losses_of(fit: Fit) -> Losses | None:
     return None if train is None else Losses(train, validation)
 
 
-def loss_plot(train: Array, validation: Array | None = None) -> Figure:
+def loss_plot(train: Array, validation: Array | None = None, label: str = IN_ALL) -> Figure:
     """Draw the losses of every refit: those of the steps faintly, their averages over 2 % of the run firmly.
 
     The scale is logarithmic where losses are positive and fall far; else the first steps may lie
@@ -105,11 +126,12 @@ def loss_plot(train: Array, validation: Array | None = None) -> Figure:
     Args:
         train: `(refit, step)`, in nats.
         validation: Of held-out rows at evenly spaced steps `(refit, check)`.
+        label: What the losses are.
     """
     length = train.shape[1]
     figure, axes = new_figure(PAGE, 2.6)
     draw_lines(axes, np.arange(1, length + 1), train, colour=BLUE, width=0.6, alpha=0.25)
-    finish(axes, length, *draw_averages(axes, Losses(train, validation), (BLUE, ORANGE)))
+    finish(axes, length, *draw_averages(axes, Losses(train, validation), (BLUE, ORANGE)), label)
     return figure
 
 
@@ -136,7 +158,7 @@ def running_mean(values: Array, window: int) -> Array:
     return (sums[:, window:] - sums[:, :-window]) / window
 
 
-def finish(axes: Axes, length: int, smooth: Array, shown: Array) -> None:
+def finish(axes: Axes, length: int, smooth: Array, shown: Array, label: str) -> None:
     """Choose the scale of losses and a range that holds those that are to be seen, and name the axes."""
     axes.set_xlim(1, max(length, 2))
     smooth, shown = smooth[np.isfinite(smooth)], shown[np.isfinite(shown)]
@@ -147,4 +169,4 @@ def finish(axes: Axes, length: int, smooth: Array, shown: Array) -> None:
         low, high = float(shown.min()), float(shown.max())
         margin = 0.08 * (high - low) or 0.5
         axes.set_ylim(low - margin, high + margin)
-    label_axes(axes, "step", "loss (nats)")
+    label_axes(axes, "step", label)
