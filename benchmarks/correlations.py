@@ -6,7 +6,6 @@ the same tables: the correlations of the rows themselves (pairwise where cells a
 with holes filled by means.  Epochs and particles were chosen on seeds 100 to 102 alone; 0 to 4 are scored.
 """
 
-import argparse
 import time
 import warnings
 from typing import Any
@@ -16,6 +15,7 @@ import pandas as pd
 import torch
 
 import pyrolatent as pyl
+from benchmarks.options import cases_and_seeds
 from benchmarks.record import append
 
 ROWS, GENERATED, FRACTION = 10_000, 200_000, 0.2
@@ -24,7 +24,7 @@ CASES: dict[str, tuple[Any, int]] = {"complete": (pyl.elbo(), 200), "holes": (py
 
 
 def main() -> None:
-    options = parse_options()
+    options = cases_and_seeds(__doc__, CASES)
     torch.set_num_threads(1)
     for case in options.cases:
         rows = [measured(case, seed) for seed in options.seeds]
@@ -58,13 +58,6 @@ def residuals(found: pd.DataFrame, prefix: str) -> dict[str, float]:
     off = (found - pyl.datasets.job_satisfaction_correlation()).abs().to_numpy()
     pairs = off[np.triu_indices(len(off), 1)]
     return {f"{prefix}mean": round(float(pairs.mean()), 5), f"{prefix}max": round(float(pairs.max()), 5)}
-
-
-def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", default=list(CASES), help=", ".join(CASES))
-    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ Milliseconds a step: medians over rounds.  Compilation is not counted.
 """
 
 import argparse
-import itertools
 import statistics
 import time
 import warnings
@@ -26,18 +25,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 import pyrolatent as pyl
 from benchmarks.disentanglement import clients
+from benchmarks.loops import Loop, compiled_loop, plain_loop
 from benchmarks.record import append
 from pyrolatent.objectives import Objective
 from pyrolatent.total_correlation import stratified_log_weights
 
 LATENT, HIDDEN, BATCH_SIZE, BETA, LR = 5, (64, 128, 256, 512), 256, 2.0, 1e-3
 SCALE_FLOOR = 0.05
-
-Contender = Callable[[int], float]  # steps -> seconds of one
 
 
 def main() -> None:
@@ -47,10 +44,10 @@ def main() -> None:
     frame = clients()
     schema = pyl.infer_schema(frame, kinds=dict.fromkeys(frame, "real"))
     pair, x = pyl.models.VAE(schema, LATENT, HIDDEN), schema.encode(frame)["x"].float()
-    contenders: dict[str, Contender] = {
+    contenders: dict[str, Loop] = {
         "products": products(x.shape[1]),
-        "thesis": thesis(x),
-        "thesis compiled": thesis_compiled(x),
+        "thesis": thesis(plain_loop, x),
+        "thesis compiled": thesis(compiled_loop, x),
         "ours": ours(pair, frame, pyl.tc_elbo(BETA), "auto"),
         "ours compiled": ours(pair, frame, pyl.tc_elbo(BETA), True),
         "ours, elbo": ours(pair, frame, pyl.elbo(), "auto"),
@@ -67,7 +64,7 @@ def main() -> None:
     append("deep", [row])
 
 
-def products(num_columns: int) -> Contender:
+def products(num_columns: int) -> Loop:
     """Return what does the products of a step: outputs, and gradients of weights and of inputs."""
     encoder = [2 * num_columns, *HIDDEN[::-1]]
     shapes = [*pairwise(encoder), (HIDDEN[0], LATENT), (HIDDEN[0], LATENT)]
@@ -127,51 +124,13 @@ def log_normal(value: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     return -0.5 * (log_variance + (value - mean) ** 2 * (-log_variance).exp() + 1.8378770664093453)
 
 
-def thesis(x: Tensor) -> Contender:
+def thesis(loop: Callable[..., Loop], x: Tensor) -> Loop:
     torch.manual_seed(0)
     networks = Networks(x.shape[1])
-    optimizer = torch.optim.Adam(networks.parameters(), lr=LR)
-    loader = DataLoader(x, batch_size=BATCH_SIZE, shuffle=True, drop_last=True)
-    loss = objective(networks, len(x))
-
-    def run(steps: int) -> float:
-        batches = itertools.islice(itertools.chain.from_iterable(itertools.repeat(loader)), steps)
-        start, total = time.perf_counter(), 0.0
-        for batch in batches:
-            optimizer.zero_grad()
-            value = loss(batch)
-            value.backward()
-            optimizer.step()
-            total += value.item()
-        return (time.perf_counter() - start) / steps
-
-    return run
+    return loop(networks, objective(networks, len(x)), x, BATCH_SIZE, LR)
 
 
-def thesis_compiled(x: Tensor) -> Contender:
-    torch.manual_seed(0)
-    networks = Networks(x.shape[1])
-    optimizer = torch.optim.Adam(networks.parameters(), lr=LR, fused=True)
-    loss = torch.compile(objective(networks, len(x)), dynamic=False)
-    epoch = len(x) // BATCH_SIZE * BATCH_SIZE
-
-    def run(steps: int) -> float:
-        start, losses = time.perf_counter(), []
-        while len(losses) < steps:
-            for index in torch.randperm(len(x))[:epoch].split(BATCH_SIZE)[: steps - len(losses)]:
-                optimizer.zero_grad()
-                value = loss(x[index])
-                value.backward()
-                optimizer.step()
-                losses.append(value.detach())
-        assert torch.stack(losses).mean().isfinite()
-        return (time.perf_counter() - start) / steps
-
-    run(10)
-    return run
-
-
-def ours(pair: pyl.Pair, frame: Any, loss: Objective, compile: Any) -> Contender:
+def ours(pair: pyl.Pair, frame: Any, loss: Objective, compile: Any) -> Loop:
     def run(steps: int) -> float:
         method = pyl.SVI(loss, num_steps=steps, lr=LR, batch_size=BATCH_SIZE, num_draws=1)
         fit = pyl.fit(pair, frame, method, seed=0, compile=compile, progress=False)

@@ -12,7 +12,6 @@ Run as `python -m benchmarks.disentanglement`; `credit` needs `PYROLATENT_DATA` 
 Settings were chosen on seeds 100 to 102; 0 to 4 are scored.
 """
 
-import argparse
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +21,7 @@ import pandas as pd
 import torch
 
 import pyrolatent as pyl
+from benchmarks.options import cases_and_seeds
 from benchmarks.record import append
 from pyrolatent import metrics
 from pyrolatent.objectives import Objective
@@ -38,7 +38,7 @@ Results = list[dict[str, Any]]
 
 
 def main() -> None:
-    options = parse_options()
+    options = cases_and_seeds(__doc__, CASES)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", pyl.FitWarning)
     for case in options.cases:
@@ -127,13 +127,6 @@ def gap_and_units(fit: Fit, latents: pd.DataFrame, known: pd.DataFrame) -> dict[
 
 
 CASES: dict[str, Callable[[int], Results]] = {"factors": factors, "credit": credit}
-
-
-def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", default=list(CASES), help=", ".join(CASES))
-    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ is that of a tenth of the rows, which no stage has seen.
 Settings were chosen on seeds 100 to 102; 0 to 4 are scored.
 """
 
-import argparse
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,6 +22,7 @@ from torch import Tensor
 
 import pyrolatent as pyl
 from benchmarks.disentanglement import DEMOGRAPHIC, RISE, clients
+from benchmarks.options import cases_and_seeds
 from benchmarks.record import append
 from pyrolatent import metrics
 from pyrolatent.latents import decoded, guide_draws
@@ -47,7 +47,7 @@ class Case(NamedTuple):
 
 
 def main() -> None:
-    options = parse_options()
+    options = cases_and_seeds(__doc__, CASES)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", pyl.FitWarning)
     for name in options.cases:
@@ -122,13 +122,6 @@ def gaps(first: Fit, second: Fit, rows: Data) -> dict[str, float]:
         return {}
     latents = {"mig_first": pyl.encode(first), "mig_c": pyl.encode(second).filter(like="c[")}
     return {name: round(float(metrics.mig(z, rows[DEMOGRAPHIC]).mean()), 4) for name, z in latents.items()}
-
-
-def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", default=list(CASES), help=", ".join(CASES))
-    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ Microseconds a step: medians over rounds.  Compilation is not counted and printe
 """
 
 import argparse
-import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -24,9 +23,9 @@ import torch
 from pyro.infer import SVI as PyroSVI
 from pyro.infer import Trace_ELBO
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 import pyrolatent as pyl
+from benchmarks.loops import Loop, compiled_loop, plain_loop
 from benchmarks.record import append
 from tests.user_pairs import VAE
 
@@ -49,8 +48,8 @@ def measure(batch_size: int, steps: int, rounds: int) -> dict[str, object]:
     x = torch.tensor(frame.to_numpy(), dtype=torch.float32)
     compile_seconds: list[float] = []
     contenders: dict[str, Callable[[], float]] = {
-        "essay": essay(x, batch_size, steps),
-        "essay compiled": essay_compiled(x, batch_size, steps),
+        "essay": essay(plain_loop, x, batch_size, steps),
+        "essay compiled": essay(compiled_loop, x, batch_size, steps),
         "pyro": pyros(x, batch_size, steps // 4),
         "ours": ours(x, batch_size, steps, True, compile_seconds),
         "ours, not compiled": ours(x, batch_size, steps, False, []),
@@ -73,51 +72,12 @@ def measure(batch_size: int, steps: int, rounds: int) -> dict[str, object]:
     }
 
 
-def essay(x: Tensor, batch_size: int, steps: int) -> Callable[[], float]:
-    """Return what runs `steps` steps of the essay's loop and gives the seconds of one."""
+def essay(loop: Callable[..., Loop], x: Tensor, batch_size: int, steps: int) -> Callable[[], float]:
+    """Return what runs `steps` steps of a plain loop and gives the seconds of one."""
     torch.manual_seed(0)
     networks = VAE(x.shape[1], HIDDEN, LATENT)
-    optimizer = torch.optim.Adam(networks.parameters(), lr=LR)
-    loader = DataLoader(x, batch_size=batch_size, shuffle=True)
-
-    loss = bound(networks)
-
-    def run() -> float:
-        batches = itertools.islice(itertools.chain.from_iterable(itertools.repeat(loader)), steps)
-        start, total = time.perf_counter(), 0.0
-        for batch in batches:
-            optimizer.zero_grad()
-            value = loss(batch)
-            value.backward()
-            optimizer.step()
-            total += value.item() * batch.size(0)
-        return (time.perf_counter() - start) / steps
-
-    return run
-
-
-def essay_compiled(x: Tensor, batch_size: int, steps: int) -> Callable[[], float]:
-    """Return what runs the same compiled, after it was compiled, and gives the seconds of a step."""
-    torch.manual_seed(0)
-    networks = VAE(x.shape[1], HIDDEN, LATENT)
-    optimizer = torch.optim.Adam(networks.parameters(), lr=LR, fused=True)
-    loss = torch.compile(bound(networks), dynamic=False)
-    epoch = len(x) // batch_size * batch_size
-
-    def run(steps: int = steps) -> float:
-        start, losses = time.perf_counter(), []
-        while len(losses) < steps:
-            for index in torch.randperm(len(x))[:epoch].split(batch_size)[: steps - len(losses)]:
-                optimizer.zero_grad()
-                value = loss(x[index])
-                value.backward()
-                optimizer.step()
-                losses.append(value.detach())
-        assert torch.stack(losses).mean().isfinite()
-        return (time.perf_counter() - start) / steps
-
-    run(10)
-    return run
+    run = loop(networks, bound(networks), x, batch_size, LR)
+    return lambda: run(steps)
 
 
 def bound(networks: VAE) -> Callable[[Tensor], Tensor]:

@@ -54,7 +54,8 @@ class Block:
         first, last = self.places[0], self.places[-1]
         if self.places == tuple(range(first, last + 1)):
             return rows[..., first : last + 1]
-        return torch.stack([rows[..., place] for place in self.places], -1)  # a list goes to the device each time
+        # Not rows[..., list(places)], for which a list would go to the device at each call.
+        return torch.stack([rows[..., place] for place in self.places], -1)
 
     def shape(self, batch: Shape) -> torch.Size:
         """Return the shape of the cells of this block in a batch of rows."""

@@ -10,18 +10,19 @@ rows are drawn from their exact distribution given these.
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from pyrolatent.capture.bounds import run_pair
+from pyrolatent.capture.bounds import guide_of, recorded, run_pair, terms
 from pyrolatent.capture.noise import capture_noisy
 from pyrolatent.capture.particles import check_rows, log_weights
 from pyrolatent.capture.vector import stacked
 from pyrolatent.errors import FitWarning, ModelError
 from pyrolatent.infer.guide_draws import discrete_draws
+from pyrolatent.infer.rows import split_rows
 from pyrolatent.pair import FunctionPair, Pair
 from pyrolatent.result import Fit, evenly_spaced
 from pyrolatent.seeds import generator, seeded
@@ -30,6 +31,7 @@ PARTICLES = 50  # draws of the guide that are made at once
 POOL = 1_000  # draws of the guide, beyond which there are
 PER_DRAW = 5  # for each draw wanted
 POOL_NUMBERS = 2**25  # in one pool
+RUN_NUMBERS = 2**24  # of observed cells of all particles, in one run
 DOMINANT = 0.5  # share of a row's weight that one particle carries only where the guide is poor
 POOR_SHARE = 0.05  # of the rows, from which that is worth a word
 
@@ -140,7 +142,37 @@ def log_evidence(fit: Fit, number: int, refit: int = 0) -> Tensor:
 
 
 def weighing(fit: Fit, refit: int, names: Sequence[str]) -> Weighing:
-    """Return what draws the latents of rows from the guide, each time anew, and weighs them."""
+    """Return what draws the latents of rows from the guide, each time anew, and weighs them.
+
+    Many rows, or rows of many cells, are run in parts.
+    """
+    number = num_rows(fit, refit)
+    cells = sum(value[0].numel() for value in split_rows(fit.data, number).rows.values())
+    size = max(1, RUN_NUMBERS // (PARTICLES * cells))
+    parts = [
+        weighing_of_rows(with_rows(fit, number, index) if number > size else fit, refit, names)
+        for index in torch.arange(number).split(size)
+    ]
+    return lambda: [torch.cat(pieces, 1) for pieces in zip(*(part() for part in parts), strict=True)]
+
+
+def num_rows(fit: Fit, refit: int) -> int:
+    """Return the number of rows at hand, as the guide sees them."""
+    assert fit.pair.guide is not None
+    with fit.context(refit), seeded(fit.seed, "rows"):
+        sites = terms(recorded(guide_of(fit.pair), fit.data))
+    return len(sites[fit.sites.row_latents[0]]["value"])
+
+
+def with_rows(fit: Fit, number: int, index: Tensor) -> Fit:
+    """Return the fit with those of its `number` rows that are at `index` in the place of all."""
+    data = split_rows(fit.data, number)
+    rows = {name: value[index.to(value.device)] for name, value in data.rows.items()}
+    return replace(fit, problem=replace(fit.problem, data={**data.constants, **rows}))
+
+
+def weighing_of_rows(fit: Fit, refit: int, names: Sequence[str]) -> Weighing:
+    """Return the same for rows that are run together."""
     assert fit.parameters is not None
     assert fit.pair.guide is not None
     flat = fit.state["parameters"][refit]

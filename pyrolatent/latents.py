@@ -7,7 +7,6 @@ all, the others the first.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, final
 
 import pandas as pd
@@ -19,12 +18,11 @@ from pyrolatent.capture.bounds import guide_of, recorded, terms
 from pyrolatent.capture.conditioned import Conditioned, observations
 from pyrolatent.capture.messages import DATA_PLATE, WRAPPERS, Message
 from pyrolatent.columnwise import ColumnwiseDistribution
-from pyrolatent.draws import log_evidence
+from pyrolatent.draws import log_evidence, with_rows
 from pyrolatent.errors import ArgumentError, ModelError
 from pyrolatent.fit import fit as fit_again
 from pyrolatent.infer.guides import is_amortised
 from pyrolatent.infer.method import Method
-from pyrolatent.infer.rows import split_rows
 from pyrolatent.observed import observed_sites
 from pyrolatent.predict import observes_matrix, with_data
 from pyrolatent.result import Fit, evenly_spaced
@@ -270,13 +268,6 @@ def row_sites(fit: Fit) -> set[str]:
     """Return the sites of which each row has its own."""
     sites = {**fit.sites.latents, **fit.sites.discrete, **fit.sites.deterministics}
     return {name for name, site in sites.items() if DATA_PLATE in site.plates}
-
-
-def with_rows(fit: Fit, number: int, index: Tensor) -> Fit:
-    """Return the fit with those of its `number` rows that are at `index` in the place of all."""
-    data = split_rows(fit.data, number)
-    rows = {name: value[index.to(value.device)] for name, value in data.rows.items()}
-    return replace(fit, problem=replace(fit.problem, data={**data.constants, **rows}))
 
 
 def new_rows(fit: Fit, values: Values, index: Tensor) -> Values:

@@ -211,6 +211,17 @@ def test_settings_of_tables_are_refused() -> None:
         VAE(pyl.Images((1, 8, 8)), 200)
 
 
+def test_colours_end_to_end() -> None:
+    """64 x 64 pixels in three channels, some of them missing."""
+    images = (255 * random(6, 3, 64, 64)).round() / 255
+    pair = VAE(pyl.Images((3, 64, 64), "levels"), 4, (16,))
+    method = pyl.SVI(num_steps=3, batch_size=4)
+    data = {"x": images, "mask": random(6, 3, 64, 64, seed=1) > 0.1}
+    fit = pyl.fit(pair, data, method, seed=0, compile=False, progress=False)
+    assert pyl.reconstruct(fit)["x"].shape == (6, 3, 64, 64)
+    assert pyl.score(fit, num_draws=50).lt(0).all()
+
+
 def test_images_of_another_shape_are_refused() -> None:
     pair, method = VAE(pyl.Images((1, 8, 8))), pyl.SVI(num_steps=2)
     message = "x is (4, 1, 9, 9), mask (4, 1, 9, 9), expected (N, 1, 8, 8)"

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from pyro import poutine
 from torch import Tensor
 
 import pyrolatent as pyl
+from pyrolatent import draws
 from pyrolatent.models import VAE
 from pyrolatent.result import Fit
 from tests.test_nn import table
@@ -107,6 +109,23 @@ def test_the_density_is_that_of_the_observed_cells(complete: Fit) -> None:
     prior = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum()
     expected = prior + torch.where(data["mask"], cells.log_prob(data["x"]), 0.0).sum()
     torch.testing.assert_close(found, expected)
+
+
+def test_many_rows_are_scored_and_completed_in_parts(complete: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = holes(factors(3), 0.1)
+    with torch.no_grad():
+        data = complete.schema.encode(frame)
+        exact = log_evidence(replace(complete, problem=replace(complete.problem, data=data)))
+    units = complete.schema.log_jacobian(data["x"]).where(data["mask"], 0.0).sum(1)
+    whole = pyl.score(complete, frame)
+    monkeypatch.setattr(draws, "RUN_NUMBERS", draws.PARTICLES * 10 * 250)  # x and mask of 250 rows
+    parts = pyl.score(complete, frame)
+    for found in (whole, parts):
+        error = found.to_numpy() - (exact + units).numpy()
+        assert abs(error.mean()) < 0.05  # a bound from below, close where few cells are missing
+        assert np.corrcoef(found, exact + units)[0, 1] > 0.99
+    completed = pyl.impute(complete, frame, num_draws=3).mean
+    pd.testing.assert_frame_equal(completed.where(frame.notna(), frame), frame)
 
 
 MIXED = holes(table(), 0.2)

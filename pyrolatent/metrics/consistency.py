@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyrolatent.capture.conditioned import observations
 from pyrolatent.capture.messages import Message
+from pyrolatent.draws import with_rows
 from pyrolatent.errors import DataError, ModelError
 from pyrolatent.infer.rows import split_rows
 from pyrolatent.latents import (
@@ -22,7 +23,6 @@ from pyrolatent.latents import (
     expected,
     guide_draws,
     side_by_side,
-    with_rows,
 )
 from pyrolatent.metrics.disentanglement import Votes, right_votes
 from pyrolatent.objectives import check_positive
