@@ -24,6 +24,10 @@ bench: .venv/installed-test .venv-bench/installed
 	$(BIN)/python -m benchmarks.samplers
 	$(BIN)/python -m benchmarks.svi
 	$(BIN)/python -m benchmarks.correlations
+	$(BIN)/python -m benchmarks.disentanglement
+	$(BIN)/python -m benchmarks.stages
+	$(BIN)/python -m benchmarks.images
+	$(BIN)/python -m benchmarks.deep
 	$(BIN)/python -m benchmarks.autoguide
 	$(BIN)/python -m benchmarks.scaling gradient
 	$(BIN)/python -m benchmarks.scaling chains
