@@ -17,6 +17,7 @@ from torch import Tensor
 from pyrolatent.capture.bounds import guide_of, recorded, terms
 from pyrolatent.capture.conditioned import Conditioned, observations
 from pyrolatent.capture.messages import DATA_PLATE, WRAPPERS, Message
+from pyrolatent.capture.supports import check_support
 from pyrolatent.columnwise import ColumnwiseDistribution
 from pyrolatent.draws import log_evidence, with_rows
 from pyrolatent.errors import ArgumentError, ModelError
@@ -69,8 +70,7 @@ def encode(
             why=f"got sample=True and method={method}",
             remedy="leave one of them out",
         )
-    given = with_data(fit, data)
-    check_encodes(given)
+    given = rows_to_encode(fit, data)
     seed = fit.seed if seed is None else seed
     if method is None:
         found = guide_draws(given, seed) if sample else guide_means(given)
@@ -139,8 +139,7 @@ def reconstruct(fit: Fit, data: Data | None = None) -> Rows:
         ModelError: The model has no latents of rows, or no guide that makes them from rows.
         DataError: The rows do not fit the model.
     """
-    given = with_data(fit, data)
-    check_encodes(given)
+    given = rows_to_encode(fit, data)
     frame = given.problem.frame
     return as_rows(given, decoded(given, guide_means(given)), None if frame is None else frame.index)
 
@@ -160,8 +159,7 @@ def traverse(fit: Fit, row: Data, latent: str | int, values: Sequence[float]) ->
     Raises:
         ArgumentError: There is more than one row, or no such latent.
     """
-    given = with_data(fit, row)
-    check_encodes(given)
+    given = rows_to_encode(fit, row)
     means = guide_means(given)
     flat, names = side_by_side(means), latent_names(means)
     if len(flat) != 1:
@@ -198,14 +196,29 @@ def score(fit: Fit, data: Data | None = None, num_draws: int = 1_000, seed: int 
     """
     if num_draws < 1:
         raise ArgumentError("num_draws must be positive", why=f"got {num_draws}")
-    given = with_data(fit, data)
-    check_encodes(given)
+    given = rows_to_encode(fit, data)
     with torch.no_grad(), seeded(fit.seed if seed is None else seed, "score"):
         found = log_evidence(given, num_draws)
     zeros = torch.zeros_like(found)[None]
     units = sum(site.density_in_units(zeros)[0] for site in observed_sites(given).values())
     index = None if given.problem.frame is None else given.problem.frame.index
     return pd.Series((found + units).cpu().double().numpy(), index, name="log_prob")
+
+
+def rows_to_encode(fit: Fit, data: Data | None) -> Fit:
+    """Return the fit with these rows, by default its own.
+
+    Raises:
+        ModelError: The model has no latents of rows, or no guide that makes them from rows.
+        DataError: The rows do not fit the model, or a cell lies outside of its distribution's support.
+    """
+    given = with_data(fit, data)
+    check_encodes(given)
+    if data is not None:
+        with given.context():
+            for message in observations(given.pair.model, given.data, guide_means(given)).values():
+                check_support(message)
+    return given
 
 
 def check_encodes(fit: Fit) -> None:

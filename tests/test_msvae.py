@@ -191,7 +191,7 @@ def test_what_is_no_first_stage(first: pyl.Fit) -> None:
 def test_wrong_settings(first: pyl.Fit, second: pyl.Fit) -> None:
     with pytest.raises(pyl.ArgumentError, match="z has more dimensions than c: z has 3, c 2"):
         MultiStageVAE(first, 3)
-    with pytest.raises(pyl.ArgumentError, match="latent_dim must be positive: got 0"):
+    with pytest.raises(pyl.ArgumentError, match="latent_dim must be a positive whole number: got 0"):
         MultiStageVAE(first, 0)
     with pytest.raises(pyl.ArgumentError, match=r"there is no such variant: got 'z'\. choose one of"):
         pyl.mixup(second, rows(), rows(), "z")

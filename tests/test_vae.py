@@ -1,7 +1,9 @@
 """The variational autoencoder of tables, where its likelihood is known in closed form and elsewhere."""
 
+import functools
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,7 @@ from pyro import poutine
 from torch import Tensor
 
 import pyrolatent as pyl
-from pyrolatent import draws
+from pyrolatent import draws, metrics
 from pyrolatent.models import VAE
 from pyrolatent.result import Fit
 from tests.test_nn import table
@@ -200,7 +202,8 @@ def test_a_saved_one_comes_back(complete: Fit, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"latent_dim": 0}, "latent_dim must be positive: got 0"),
+        ({"latent_dim": 0}, "latent_dim must be a positive whole number: got 0"),
+        ({"latent_dim": 2.5}, "latent_dim must be a positive whole number: got 2.5"),
         ({"hidden": (8, 0)}, "a hidden layer has no features: got hidden=(8, 0)"),
         ({"encoder": "lstm"}, "the encoder is unknown: got 'lstm'. choose 'cells' or 'embedding'"),
         ({"encoder": "embedding", "hidden": ()}, "the encoder 'embedding' needs a hidden layer"),
@@ -209,6 +212,37 @@ def test_a_saved_one_comes_back(complete: Fit, tmp_path) -> None:
 def test_wrong_settings(settings: dict, message: str) -> None:
     with pytest.raises(pyl.ArgumentError, match=re.escape(message)):
         VAE(pyl.infer_schema(factors()), **settings)
+
+
+def test_a_table_is_no_schema() -> None:
+    message = "the rows are neither a schema nor images: got DataFrame. pass infer_schema(frame), or Images"
+    with pytest.raises(pyl.ArgumentError, match=re.escape(message)):
+        VAE(factors())
+
+
+@pytest.mark.parametrize("verb", [pyl.encode, pyl.reconstruct, pyl.score, metrics.active_units])
+@pytest.mark.parametrize(("column", "cell"), [("stars", 9.0), ("count", -3.0)])
+def test_new_cells_outside_of_the_support_are_refused(verb: Callable, column: str, cell: float) -> None:
+    fit = small()
+    frame = MIXED.head(3).copy()
+    frame[column] = frame[column].astype(object)
+    frame.loc[1, column] = cell
+    with pytest.raises(pyl.DataError, match=f"column '{column}', row 1: .* outside the support"):
+        verb(fit, frame)
+
+
+@functools.cache
+def small() -> Fit:
+    method = pyl.SVI(num_steps=5, batch_size=50)
+    return pyl.fit(VAE(pyl.infer_schema(MIXED), 2), MIXED, method, seed=0, progress=False, compile=False)
+
+
+def test_a_row_without_cells_is_encoded() -> None:
+    nothing = MIXED.head(2).copy()
+    nothing.loc[0] = None
+    nothing = nothing.astype(MIXED.dtypes.to_dict())
+    assert pyl.encode(small(), nothing).notna().all(axis=None)
+    assert abs(pyl.score(small(), nothing, 5_000).iloc[0]) < 0.1  # log 1, from draws of the guide
 
 
 def test_what_is_possible_and_seldom_meant_is_said() -> None:

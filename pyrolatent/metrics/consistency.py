@@ -19,15 +19,14 @@ from pyrolatent.infer.rows import split_rows
 from pyrolatent.latents import (
     Data,
     Values,
-    check_encodes,
     expected,
     guide_draws,
+    rows_to_encode,
     side_by_side,
 )
 from pyrolatent.metrics.disentanglement import Votes, right_votes
 from pyrolatent.objectives import check_positive
 from pyrolatent.observed import seen_entries
-from pyrolatent.predict import with_data
 from pyrolatent.result import Fit
 from pyrolatent.seeds import numpy_generator, seeded
 
@@ -71,8 +70,7 @@ def latent_fixing_score(
     """
     check_positive("num_votes", num_votes)
     check_positive("num_evaluation", num_evaluation)
-    given = with_data(fit, data)
-    check_encodes(given)
+    given = rows_to_encode(fit, data)
     latents = guide_draws(given, seed)
     num_rows, num_latents = side_by_side(latents).shape
     if num_rows < 2:

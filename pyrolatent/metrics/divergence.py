@@ -15,9 +15,8 @@ from torch.distributions import Distribution, Independent, kl_divergence
 from pyrolatent.capture.bounds import PairRun, log_model, run_pair
 from pyrolatent.capture.messages import Message, log_prob_sum
 from pyrolatent.errors import FitWarning, ModelError
-from pyrolatent.latents import Data, check_encodes, guide_means, latent_names, side_by_side
+from pyrolatent.latents import Data, guide_means, latent_names, rows_to_encode, side_by_side
 from pyrolatent.objectives import check_positive
-from pyrolatent.predict import with_data
 from pyrolatent.result import Fit
 from pyrolatent.seeds import seeded
 from pyrolatent.total_correlation import by_component, check_independent, mixtures
@@ -67,8 +66,7 @@ def total_correlation(
             latents of a row depend on each other under it.
     """
     check_positive("num_draws", num_draws)
-    given = with_data(fit, data)
-    check_encodes(given)
+    given = rows_to_encode(fit, data)
     with given.context(), seeded(fit.seed, "independent latents"):
         check_independent(given.pair, given.data)
     with given.context(), seeded(fit.seed if seed is None else seed, "total correlation"):
@@ -128,8 +126,7 @@ def active_units(fit: Fit, data: Data | None = None, threshold: float = 0.01) ->
         ModelError: The model has no latents of rows, or no guide that makes them from rows.
         DataError: The rows do not fit the model.
     """
-    given = with_data(fit, data)
-    check_encodes(given)
+    given = rows_to_encode(fit, data)
     means = guide_means(given)
     variance = side_by_side(means).double().var(0).cpu().numpy()
     found = {"variance": variance, "kl": divergences(given), "active": variance > threshold}

@@ -62,6 +62,9 @@ class VAE(Pair):
     encoder: Encoder = "cells"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.rows, Schema | Images):
+            why, remedy = f"got {type(self.rows).__name__}", "pass infer_schema(frame), or Images(shape)"
+            raise ArgumentError("the rows are neither a schema nor images", why=why, remedy=remedy)
         check_sizes(self.latent_dim, self.hidden)
         if self.encoder not in get_args(Encoder):
             why = f"got {self.encoder!r}"
@@ -112,9 +115,9 @@ def check_sizes(latent_dim: int, hidden: Sequence[int]) -> None:
     Raises:
         ArgumentError: With the size.
     """
-    if latent_dim < 1:
-        raise ArgumentError("latent_dim must be positive", why=f"got {latent_dim}")
-    if any(size < 1 for size in hidden):
+    if not isinstance(latent_dim, int) or latent_dim < 1:
+        raise ArgumentError("latent_dim must be a positive whole number", why=f"got {latent_dim}")
+    if any(not isinstance(size, int) or size < 1 for size in hidden):
         raise ArgumentError("a hidden layer has no features", why=f"got hidden={tuple(hidden)}")
 
 
