@@ -127,8 +127,9 @@ def mixtures(log_densities: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor
         log_densities: log q(z_ij | x_n) `(B, N, L)`.
         log_weights: Of row n in the mixture that z_i is looked at in, `(B, N)`.
     """
-    joint = (log_weights + log_densities.sum(-1)).logsumexp(1)
-    return joint, (log_weights[..., None] + log_densities).logsumexp(1).sum(-1)
+    by_latent = log_densities.permute(2, 0, 1).contiguous()  # sums over rows run along memory
+    joint = (log_weights + by_latent.sum(0)).logsumexp(1)
+    return joint, (log_weights + by_latent).logsumexp(2).sum(0)
 
 
 def stratified_log_weights(batch_size: int, num_rows: Any) -> Tensor:
