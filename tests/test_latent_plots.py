@@ -216,6 +216,8 @@ def test_generated_columns_stand_over_the_true_ones_row_by_row() -> None:
     assert [axes.get_ylabel() for axes in figure.axes] == ["beta = 1", "", "beta = 20", ""]
     assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "x", "label"]
     assert legend_of(figure) == ["true", "generated"]
+    rebuilt = histograms_over(tables, truth, names=("observed", "reconstructed"))
+    assert legend_of(rebuilt) == ["observed", "reconstructed"]
     png_uri(figure)
 
 

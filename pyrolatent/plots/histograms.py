@@ -77,7 +77,10 @@ def marginal_histograms(
 
 
 def histograms_over(
-    tables: Mapping[float, pd.DataFrame], truth: pd.DataFrame, columns: Sequence[Hashable] | None = None
+    tables: Mapping[float, pd.DataFrame],
+    truth: pd.DataFrame,
+    columns: Sequence[Hashable] | None = None,
+    names: tuple[str, str] = ("true", "generated"),
 ) -> Figure:
     """Draw generated columns over the true ones: a row for each value of beta, a column for each column.
 
@@ -86,6 +89,7 @@ def histograms_over(
         truth: The table they are compared with.
         columns: Which ones to draw, in this order; by default those that all tables have, of more than 5
             the first 5.
+        names: What `truth` and the tables are.
 
     Raises:
         ArgumentError: There is no table, or a column is not in all of them.
@@ -93,10 +97,10 @@ def histograms_over(
     """
     if not tables:
         raise ArgumentError("there are no tables to draw", remedy="pass {beta: table, ...}")
-    names, note = chosen([truth, *tables.values()], columns, MOST_ACROSS)
-    across = len(names)
+    shown, note = chosen([truth, *tables.values()], columns, MOST_ACROSS)
+    across = len(shown)
     figure, panels = new_panels(across * len(tables), across, 1.8, 1.3, sharex="col", sharey="col")
-    for place, name in enumerate(names):
+    for place, name in enumerate(shown):
         counted = count([truth[name], *(table[name] for table in tables.values())])
         for row, (beta, axes) in enumerate(zip(tables, panels[place::across], strict=True)):
             last = row + 1 == len(tables)
@@ -105,7 +109,7 @@ def histograms_over(
             label_axes(axes, label_of(name, counted) if last else "", "" if place else f"beta = {beta:g}")
         axes.set_ylim(0, HEADROOM * counted.shares.max())  # of the whole column, which shares it
     add_note(figure, note)
-    add_legend(figure, [Patch(color=OBSERVED), Patch(color=BLUE)], ["true", "generated"])
+    add_legend(figure, [Patch(color=OBSERVED), Patch(color=BLUE)], names)
     return figure
 
 
