@@ -34,7 +34,7 @@ def agreement(first: pd.Series, second: pd.Series) -> float:
     """Return 1 - the Kolmogorov-Smirnov distance of two samples of numbers without holes."""
     from scipy.stats import ks_2samp  # slow to import
 
-    return float(1 - ks_2samp(first.to_numpy(float), second.to_numpy(float)).statistic)
+    return float(1 - ks_2samp(first.to_numpy(float), second.to_numpy(float), method="asymp").statistic)
 
 
 def marginal_recovery(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
