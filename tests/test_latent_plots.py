@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -329,7 +330,19 @@ def test_a_traversal_has_every_column_on_both_scales() -> None:
         assert [line.get_ydata().tolist() for line in axes.lines] == expected
         assert [line.get_color() for line in axes.lines] == [OBSERVED, PALETTE[1], PALETTE[0]]
     assert legend_of(figure) == ["$income$", "rate", "others (1)"]
+    assert [axes.get_ylabel()[:8] for axes in figure.axes] == ["columns,", "the same"]
+    assert traversal_lines(rows, "standard deviations").axes[0].get_ylabel() == "standard deviations"
     png_uri(figure)
+
+
+def test_values_of_the_latent_do_not_run_into_each_other() -> None:
+    steps = pd.Index(np.linspace(-1, 1, 41), name="z[0]")
+    figure = traversal_lines(pd.DataFrame({"x": np.arange(41.0), "y": -np.arange(41.0)}, steps))
+    figure.canvas.draw()
+    for axes in figure.axes:
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+        assert len(boxes) > 2
+        assert all(left.x1 + 5 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_of_many_columns_those_have_colours_that_move_most_on_either_scale() -> None:

@@ -27,7 +27,7 @@ FAR = 1_000.0  # largest over smallest value, from which on only powers of ten a
 STILL = 0.01  # of the movement of the column that moves most
 
 
-def traversal_lines(rows: pd.DataFrame) -> Figure:
+def traversal_lines(rows: pd.DataFrame, label: str = "columns, in their units") -> Figure:
     """Draw the numeric columns of a traversal over the values of the latent, on two scales.
 
     Left on a linear scale, right on one that is linear near zero and logarithmic further out, where columns
@@ -37,6 +37,7 @@ def traversal_lines(rows: pd.DataFrame) -> Figure:
     Args:
         rows: `(T, D)`, as `traverse` returns them for a table: the index holds the values of the latent and
             has its name.
+        label: What the numbers are, for rows in other units.
 
     Raises:
         DataError: There are fewer than two rows, or no columns of numbers.
@@ -50,10 +51,11 @@ def traversal_lines(rows: pd.DataFrame) -> Figure:
             colour, above = colours.get(name, OBSERVED), 2 + (name in colours)
             (handles[name],) = axes.plot(lines.index, lines[name], color=colour, lw=1.5, zorder=above)
         axes.margins(x=0)
+        few_ticks(axes.xaxis, 5)
     near = near_zero(lines[list(colours)])
     panels[1].set_yscale("symlog", linthresh=near)
     few_ticks(panels[0].yaxis, 6)
-    words = ("columns, in their units", f"the same, logarithmic from ±{near:g} on")
+    words = (label, f"the same, logarithmic from ±{near:g} on")
     for axes, text in zip(panels, words, strict=True):
         label_axes(axes, str(rows.index.name or "latent"), text)
     others = [name for name in lines if name not in colours]
