@@ -35,6 +35,7 @@ with _collection_paused():
         PyrolatentError,
         StoreError,
     )
+    from pyrolatent.exponential import fit_weighted
     from pyrolatent.export import to_inference_data
     from pyrolatent.fill import fill_means
     from pyrolatent.fit import fit
@@ -42,6 +43,7 @@ with _collection_paused():
     from pyrolatent.images import Images, as_images
     from pyrolatent.imputations import Imputations
     from pyrolatent.impute import impute
+    from pyrolatent.infer.em import EM
     from pyrolatent.infer.hmc import HMC
     from pyrolatent.infer.importance import ImportanceSampling
     from pyrolatent.infer.laplace import Laplace
@@ -61,6 +63,7 @@ with _collection_paused():
     from pyrolatent.total_correlation import tc_elbo
 
 __all__ = [
+    "EM",
     "HMC",
     "NUTS",
     "SVI",
@@ -88,6 +91,7 @@ __all__ = [
     "encode",
     "fill_means",
     "fit",
+    "fit_weighted",
     "from_pyro",
     "generate",
     "impute",

@@ -16,12 +16,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from pyrolatent.capture.seen import seen_entries
 from pyrolatent.column import Column, numbers
 from pyrolatent.distributions import RowDistribution
 from pyrolatent.errors import FitWarning, ModelError
 from pyrolatent.imputations import Imputations, missing_cells
 from pyrolatent.masked import Completed, Messages, completions, masked_sites
-from pyrolatent.observed import seen_entries
 from pyrolatent.predict import check_no_row_latents, check_num_draws, with_data
 from pyrolatent.result import Fit
 from pyrolatent.schema import Schema, listing

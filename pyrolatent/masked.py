@@ -16,10 +16,11 @@ from torch import Tensor
 from pyrolatent.capture.conditioned import completed, observations
 from pyrolatent.capture.ladder import MAX_POINTS
 from pyrolatent.capture.messages import WRAPPERS, Message
+from pyrolatent.capture.seen import seen_entries
 from pyrolatent.capture.vector import stacked
 from pyrolatent.distributions import RowDistribution
 from pyrolatent.draws import Draws, posterior_draws
-from pyrolatent.observed import model_runs, seen_entries
+from pyrolatent.observed import model_runs
 from pyrolatent.result import Fit
 from pyrolatent.seeds import generator, seeded
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from pyrolatent.capture.conditioned import observations
-from pyrolatent.capture.messages import DATA_PLATE, WRAPPERS, Message
+from pyrolatent.capture.messages import DATA_PLATE, Message
+from pyrolatent.capture.seen import seen_entries
 from pyrolatent.distributions import RowDistribution
 from pyrolatent.errors import ModelError, PyrolatentError
 from pyrolatent.result import Fit
@@ -78,28 +78,6 @@ def observation(fit: Fit, message: Message) -> Observation:
     plain = (False,) * value.shape[-1]
     discrete = fn.discrete_cells if isinstance(fn, RowDistribution) else plain
     return Observation(value, seen_entries(message), fit.schema, discrete)
-
-
-def seen_entries(message: Message) -> Tensor:
-    """Return which entries of an observed site `(*site)` count."""
-    value, fn, mask = torch.as_tensor(message["value"]), message["fn"], message["mask"]
-    seen = torch.ones(value.shape, dtype=torch.bool, device=value.device) & seen_cells(fn)
-    return seen if mask is None else seen & over_events(mask, fn.event_dim)
-
-
-def seen_cells(fn: Any) -> Tensor | bool:
-    """Return the mask that a distribution carries, to be broadcast to its values."""
-    if isinstance(fn, RowDistribution):
-        return fn.observed
-    seen = seen_cells(fn.base_dist) if isinstance(fn, WRAPPERS) else True
-    if isinstance(fn, dist.MaskedDistribution):
-        return over_events(fn._mask, fn.event_dim) & seen
-    return seen
-
-
-def over_events(mask: Tensor | bool, event_dim: int) -> Tensor | bool:
-    """Return a mask of the batch shape as one to be broadcast to values."""
-    return mask if isinstance(mask, bool) else mask.reshape(mask.shape + (1,) * event_dim)
 
 
 def observed_values(fit: Fit, site: Observation) -> Tensor:

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from pyrolatent.capture.conditioned import observations
 from pyrolatent.capture.messages import DATA_PLATE, Message
+from pyrolatent.capture.seen import seen_entries
 from pyrolatent.column import Label
 from pyrolatent.errors import PyrolatentError
 from pyrolatent.groups import num_predictive, prior_values
 from pyrolatent.impute import Place, found_in
-from pyrolatent.observed import model_runs, seen_entries
+from pyrolatent.observed import model_runs
 from pyrolatent.predict import posterior_predictive
 from pyrolatent.result import Fit
 from pyrolatent.shares import Array, Check, Values, check

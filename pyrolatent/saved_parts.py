@@ -19,6 +19,7 @@ from pyrolatent.capture.sites import Site, SiteTable
 from pyrolatent.capture.vector import Layout
 from pyrolatent.errors import ArgumentError, DataError, ModelError
 from pyrolatent.images import Images
+from pyrolatent.infer.em import EM
 from pyrolatent.infer.guides import is_amortised
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.importance import ImportanceSampling
@@ -155,7 +156,9 @@ def model_name(pair: Pair) -> str:
 
 
 SETTINGS: dict[str, type[Any]] = {cls.__name__: cls for cls in (ELBO, IWAE, TCELBO, LinearSchedule)}
-METHODS: dict[str, type[Any]] = {cls.__name__: cls for cls in (HMC, NUTS, SVI, Laplace, ImportanceSampling)}
+METHODS: dict[str, type[Any]] = {
+    cls.__name__: cls for cls in (HMC, NUTS, SVI, EM, Laplace, ImportanceSampling)
+}
 
 
 def method_to_dict(method: Any) -> State:

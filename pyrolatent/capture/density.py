@@ -135,8 +135,17 @@ def capture_density(
     seed: int,
     dtype: torch.dtype = torch.float64,
     device: torch.device | None = None,
+    total: Callable[[LogJoint], Tensor] | None = None,
 ) -> LogDensity:
     """Read the sites of `model(**data)` and capture its log density.
+
+    Args:
+        model: A Pyro model.
+        data: Its arguments.
+        seed: Of the points at which it is looked at.
+        dtype: Of all floating-point numbers.
+        device: Where it runs.
+        total: What of a run counts, in nats; by default the log joint density of the free numbers.
 
     Raises:
         ModelError: The model has learnable parameters, no continuous latent site, or discrete ones
@@ -149,10 +158,10 @@ def capture_density(
         sites = read_sites(model, data, random)
     check_sampleable(sites)
 
-    def density(total: Callable[[LogJoint], Tensor]) -> Callable[[Tensor], Tensor]:
+    def density(count: Callable[[LogJoint], Tensor]) -> Callable[[Tensor], Tensor]:
         def point(flat: Tensor) -> Tensor:
             with ReadValues(), FailingCholesky() as cholesky:
-                log_joint = total(evaluate(model, data, sites, flat))
+                log_joint = count(evaluate(model, data, sites, flat))
             return cholesky.guard(log_joint)
 
         return point
@@ -160,7 +169,8 @@ def capture_density(
     with model_context(dtype, device), explained(data):
         examples = 2 * torch.rand(2, sites.layout.size, generator=random, device=device) - 1
         table = largest_table(model, data, sites, examples[0], random) if sites.discrete else 0
-        batched = climb(density(LogJoint.total), density(LogJoint.plain_total), examples)
+        fast, plain = (LogJoint.total, LogJoint.plain_total) if total is None else (total, total)
+        batched = climb(density(fast), density(plain), examples)
     return LogDensity(model, data, sites, dtype, device, batched, table)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyrolatent.capture.conditioned import observations
 from pyrolatent.capture.messages import Message
+from pyrolatent.capture.seen import seen_entries
 from pyrolatent.draws import with_rows
 from pyrolatent.errors import DataError, ModelError
 from pyrolatent.infer.rows import split_rows
@@ -26,7 +27,6 @@ from pyrolatent.latents import (
 )
 from pyrolatent.metrics.disentanglement import Votes, right_votes
 from pyrolatent.objectives import check_positive
-from pyrolatent.observed import seen_entries
 from pyrolatent.result import Fit
 from pyrolatent.seeds import numpy_generator, seeded
 

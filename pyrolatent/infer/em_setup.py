@@ -1,0 +1,151 @@
+"""What EM needs of a model: the formulas of its latents, and its rows where it is a mixture."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from pyrolatent.capture.context import model_context
+from pyrolatent.capture.copies import Part, parts_of
+from pyrolatent.capture.density import LogDensity, capture_density, check_sampleable
+from pyrolatent.capture.enumeration import plates_of
+from pyrolatent.capture.expectation import expected_log_prob, log_total
+from pyrolatent.capture.failures import explained
+from pyrolatent.capture.joint import evaluate, split_by_sum
+from pyrolatent.capture.ladder import REFUSALS
+from pyrolatent.capture.messages import DATA_PLATE, Message
+from pyrolatent.capture.sites import SiteTable, random_start, read_sites
+from pyrolatent.capture.vector import Layout
+from pyrolatent.errors import ModelError
+from pyrolatent.infer.em_steps import Latents, MixtureSteps, ModelSteps, Steps, counted
+from pyrolatent.infer.maximisation import Formulas, formulas
+from pyrolatent.infer.rows import split_rows
+from pyrolatent.infer.shared_rows import shared_rows
+from pyrolatent.result import Problem
+from pyrolatent.seeds import generator
+
+FEW = 8  # rows on which the code of a mixture runs
+
+
+@final
+@dataclass(frozen=True)
+class Structure:
+    """What two runs tell of a model.
+
+    Attributes:
+        formulas: Of its latents.
+        is_mixture: Whether these are of all latents, and every site lies in the data plate alone and counts
+            once.
+    """
+
+    formulas: Formulas
+    is_mixture: bool
+
+
+def steps_of(problem: Problem, penalised: bool) -> tuple[Steps, SiteTable]:
+    """Return what EM repeats, and the sites of the model.
+
+    Raises:
+        ModelError: The model has no latents that all rows share, or continuous ones of each row.
+        DataError: The data do not fit the model.
+    """
+    model, data, device = problem.pair.model, problem.data, problem.device
+    random = generator(problem.seed, "structure", device=device)
+    with model_context(problem.dtype, device, validate=True), explained(data):
+        sites = read_sites(model, data, random)
+    check_sampleable(sites)
+    check_no_row_latents(sites)
+
+    def captured(data: Mapping[str, Any]) -> LogDensity:
+        return capture_density(
+            model, data, seed=problem.seed, dtype=problem.dtype, device=device,
+            total=lambda joint: log_total(counted(joint, penalised)),
+        )  # fmt: skip
+
+    with model_context(problem.dtype, device):
+        structure = read_structure(problem, sites, random, penalised)
+        layout = structure.formulas.layout
+        parts = structure.formulas.parts
+        rows = shared_rows(parts, sites.rows) if structure.is_mixture and sites.rows else None
+        few = at_few_rows(captured, data, sites) if rows else None
+        if rows and few is not None:
+            return MixtureSteps(rows, structure.formulas, Latents(few, layout)), sites
+    return ModelSteps(structure.formulas, Latents(captured(data), layout), penalised), sites
+
+
+def read_structure(problem: Problem, sites: SiteTable, random: torch.Generator, penalised: bool) -> Structure:
+    """Run the model twice, at random latents, and return what differs and how."""
+    runs, cells = [], []
+    layout = Layout({name: site.shape for name, site in sites.latents.items()})
+    for _ in range(2):
+        position = random_start((sites.layout.size,), random).requires_grad_()
+        joint = evaluate(problem.pair.model, problem.data, sites, position)
+        runs.append((position, joint))
+        cells.append(layout.pack({name: value.detach() for name, value in joint.values.items()}))
+    (position, joint), (_, again) = runs
+    summed, plain = split_by_sum(counted(joint, penalised))
+    parts: list[Part] = []
+    others = {}
+    for name, message in {**summed, **plain}.items():
+        with torch.no_grad():
+            own = parts_of(message, again.messages[name], cells[0], cells[1], layout)
+        if own is None:
+            others[name] = message
+        else:
+            parts += own
+    touched = dependent(others, position, sites, layout)
+    supports = {name: joint.messages[name]["fn"].support for name in sites.latents}
+    found = formulas(parts, layout, touched, supports)
+    used = cells_used(parts, layout.size)
+    exact = not others and bool((found.known | ~used).all())
+    return Structure(found, exact and all(map(is_row, (*summed.values(), *plain.values()))))
+
+
+def dependent(messages: Mapping[str, Message], position: Tensor, sites: SiteTable, layout: Layout) -> Tensor:
+    """Return which cells `(R,)` belong to latents that the probabilities of sites depend on."""
+    if not messages:
+        return torch.zeros(layout.size, dtype=torch.bool, device=position.device)
+    total = expected_log_prob(messages, {name: torch.ones(()) for name in messages})
+    gradient = torch.zeros_like(position)
+    if total.requires_grad:
+        (gradient,) = torch.autograd.grad(total, position)
+    moved = {name: bool((part != 0).any()) for name, part in sites.layout.unpack(gradient).items()}
+    return layout.pack({name: torch.full(shape, moved[name]) for name, shape in layout.shapes.items()})
+
+
+def cells_used(parts: list[Part], size: int) -> Tensor:
+    """Return which cells of latents some part has as a parameter `(R,)`."""
+    used = torch.zeros(size, dtype=torch.bool)
+    for source in (source for part in parts for source in part.sources):
+        used[source.index[source.index < size]] = True
+    return used
+
+
+def is_row(message: Message) -> bool:
+    """True for a site that lies in the data plate, its last dimension, alone, and counts once."""
+    once = isinstance(message["scale"], float | int) and message["scale"] == 1
+    return once and dict(plates_of(message)) == {DATA_PLATE: -1}
+
+
+def at_few_rows(
+    captured: Callable[[Mapping[str, Any]], LogDensity], data: Mapping[str, Any], sites: SiteTable
+) -> LogDensity | None:
+    """Return the density at few rows, or None where the code does not follow the rows that it is given."""
+    rows = split_rows(data, sites.rows or 0)
+    try:
+        few = captured({**rows.constants, **rows.take(torch.arange(min(FEW, rows.num_rows)))})
+    except (*REFUSALS, ModelError):
+        return None
+    return few if few.sites.layout.shapes == sites.layout.shapes else None
+
+
+def check_no_row_latents(sites: SiteTable) -> None:
+    """Refuse continuous latents of rows."""
+    if sites.row_latents:
+        raise ModelError(
+            "EM sums discrete latents of rows out, and these are continuous",
+            where=f"sites {sites.row_latents}",
+            remedy="integrate them out in the model, or use HMC() or SVI()",
+        )

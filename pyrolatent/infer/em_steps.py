@@ -1,0 +1,195 @@
+"""One iteration of EM, and the log-likelihood that it climbs, for any model and for mixtures.
+
+Latents are here one vector of R constrained cells, of several starts side by side `(B, R)`.
+"""
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from pyrolatent.capture.density import LogDensity
+from pyrolatent.capture.expectation import expected, expected_log_prob
+from pyrolatent.capture.joint import LogJoint, evaluate
+from pyrolatent.capture.ladder import REFUSALS, eager_value_and_gradient
+from pyrolatent.capture.messages import Message
+from pyrolatent.capture.unconstrain import unconstrain
+from pyrolatent.capture.vector import Layout
+from pyrolatent.infer.maximisation import Formulas
+from pyrolatent.infer.shared_rows import SharedRows, natural_parameters
+from pyrolatent.kernels.ascent import lbfgs_ascent
+
+CLIMB = 20  # evaluations in one iteration, for latents without a formula
+
+
+@final
+@dataclass(frozen=True)
+class Latents:
+    """The latents of a model as constrained cells, and as free numbers.
+
+    Attributes:
+        density: Of the model, at the data or at a few rows of them.
+        layout: Of the constrained cells.
+    """
+
+    density: LogDensity
+    layout: Layout
+
+    def constrained(self, position: Tensor) -> Tensor:
+        """Return the cells `(R,)` at `position (D,)`."""
+        density = self.density
+        return self.layout.pack(evaluate(density.model, density.data, density.sites, position).values)
+
+    def of_positions(self, position: Tensor) -> Tensor:
+        """Return the cells `(B, R)` at `position (B, D)`."""
+        named = self.density.constrain(position)
+        return torch.cat([named[name].reshape(len(position), -1) for name in self.layout.names], 1)
+
+    def position(self, cells: Tensor) -> Tensor:
+        """Return the free numbers `(B, D)` at cells `(B, R)`."""
+        return unconstrain(self.density, self.layout.unpack(cells))
+
+
+class Steps(abc.ABC):
+    """What EM does again and again, by the formulas of the latents."""
+
+    formulas: Formulas
+    latents: Latents
+
+    @abc.abstractmethod
+    def improved(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log-likelihood `(B,)` at `latents (B, R)`, in nats, and better latents `(B, R)`."""
+
+    @abc.abstractmethod
+    def log_likelihood(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log-likelihood `(B,)` and its gradient `(B, D)` at free numbers `(B, D)`."""
+
+
+@final
+@dataclass(frozen=True)
+class MixtureSteps(Steps):
+    """Those of a mixture: its code runs only to map free numbers to cells."""
+
+    rows: SharedRows
+    formulas: Formulas
+    latents: Latents
+
+    def improved(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        natural = natural_parameters(self.rows.parts, latents)
+        total, gradient = self.rows.expected(self.rows.coefficients(natural))
+        return total, self.formulas.improved(latents, self.rows.sums(gradient))
+
+    def log_likelihood(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        natural = natural_parameters(self.rows.parts, self.latents.of_positions(position))
+        total, gradient = self.rows.expected(self.rows.coefficients(natural))
+        sums = self.rows.sums(gradient)
+
+        def inner(position: Tensor, *sums: Tensor) -> Tensor:
+            moved = natural_parameters(self.rows.parts, self.latents.constrained(position)[None])
+            return torch.stack([(a[0] * b).sum() for a, b in zip(moved, sums, strict=True)]).sum()
+
+        return total, gradients(inner, position, *sums)
+
+    def from_shares(self, latents: Tensor, shares: Tensor) -> Tensor:
+        """Return latents `(B, R)` from `latents` and probabilities `(B, C, N)` of the discrete sites."""
+        gradient = (shares * self.rows.counts) @ self.rows.design.mT
+        return self.formulas.improved(latents, self.rows.sums(gradient))
+
+
+@final
+@dataclass(frozen=True)
+class ModelSteps(Steps):
+    """Those of any model: its code runs at every iteration."""
+
+    formulas: Formulas
+    latents: Latents
+    penalised: bool
+
+    def improved(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        found = [self.improved_one(cells) for cells in latents]
+        totals, better = zip(*found, strict=True)
+        return torch.stack(totals), torch.stack(better)
+
+    def improved_one(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log-likelihood `()` at `cells (R,)`, and better ones `(R,)`."""
+        position = self.latents.position(cells[None])
+        messages = self.messages(position[0])
+        total, weights = expected(messages)
+        sums = [part_sums(self.formulas, number, weights) for number in range(len(self.formulas.parts))]
+        better = self.formulas.improved(cells[None], sums)
+        if not self.formulas.known.all():
+            better = self.climbed(better, weights)
+        return total, better[0]
+
+    def climbed(self, cells: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        """Return `cells (1, R)` with those without a formula moved to where more is expected."""
+        start = self.latents.position(cells)
+        free = ~self.free_of_formulas()
+
+        def expectation(position: Tensor) -> Tensor:
+            return expected_log_prob(self.messages(position), weights)
+
+        def density(position: Tensor) -> tuple[Tensor, Tensor]:
+            value, gradient = eager_value_and_gradient(expectation, position[0])
+            return value[None], torch.where(free, gradient, 0.0)[None]
+
+        return self.latents.of_positions(lbfgs_ascent(density, start, CLIMB))
+
+    def free_of_formulas(self) -> Tensor:
+        """Return which free numbers belong to latents with formulas `(D,)`."""
+        own = self.latents.layout.unpack(self.formulas.known)
+        layout = self.latents.density.sites.layout
+        return layout.pack({name: own[name].all().expand(shape) for name, shape in layout.shapes.items()})
+
+    def messages(self, position: Tensor) -> dict[str, Message]:
+        """Return the sites that count at `position (D,)`."""
+        density = self.latents.density
+        joint = evaluate(density.model, density.data, density.sites, position)
+        return counted(joint, self.penalised)
+
+    def log_likelihood(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        return self.latents.density.batched(position)
+
+
+def counted(joint: LogJoint, penalised: bool) -> dict[str, Message]:
+    """Return the sites of a run that count: of the likelihood, or of it and the priors of latents."""
+    priors = {} if penalised else joint.sites.latents
+    return {name: message for name, message in joint.messages.items() if name not in priors}
+
+
+def part_sums(formulas: Formulas, number: int, weights: Mapping[str, Tensor]) -> Tensor:
+    """Return the sums of statistics `(1, U, S)` of a part, its cells counted by the weights of its site."""
+    part = formulas.parts[number]
+    weight = weights[part.name].reshape(weights[part.name].shape + (1,) * part.event_dim)
+    statistics = part.statistics()
+    shape = torch.broadcast_shapes(weight.shape, statistics.shape[:-1], part.key.shape)
+    key = part.key.expand(torch.broadcast_shapes(part.key.shape, (1,) * len(shape)))
+    summed = [dim for dim in range(len(shape)) if key.shape[dim] == 1 and shape[dim] > 1]
+    found = []
+    for one in statistics.unbind(-1):
+        terms = (weight * one).expand(shape)
+        terms = terms.sum(summed, keepdim=True) if summed else terms
+        zeros = terms.new_zeros(part.num_distributions)
+        found.append(zeros.index_add(0, key.expand(terms.shape).flatten(), terms.flatten()))
+    return torch.stack(found, -1)[None]
+
+
+def gradients(function: Callable[..., Tensor], position: Tensor, *others: Tensor) -> Tensor:
+    """Return the gradient `(B, D)` of `function` by `position (B, D)`, at the `others` of each."""
+    try:
+        return vmap(grad(function))(position, *others)
+    except REFUSALS:
+        found = []
+        for start, given in zip(position, zip(*others, strict=True), strict=True):
+            found.append(eager_value_and_gradient(partial(called, function, given), start)[1])
+        return torch.stack(found)
+
+
+def called(function: Callable[..., Tensor], others: Sequence[Tensor], position: Tensor) -> Tensor:
+    """Return `function` at a position and others."""
+    return function(position, *others)
