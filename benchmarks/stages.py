@@ -74,7 +74,7 @@ def of_digits(seed: int) -> Case:
     held_out = round(HELD_OUT * len(images))
     pair = pyl.models.VAE(pyl.Images((1, 8, 8)), latent_dim=8, hidden=(128,))
     train, rest = images[order[held_out:]], images[order[:held_out]]
-    return Case(pair, {"x": train}, {"x": rest}, 4.0, (128,), 2_000)
+    return Case(pair, {"x": train}, {"x": rest}, 4.0, (256,), 2_000)
 
 
 CASES = {"clients": of_clients, "digits": of_digits}

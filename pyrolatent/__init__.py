@@ -21,7 +21,7 @@ def _collection_paused() -> Iterator[None]:
 
 
 with _collection_paused():
-    from pyrolatent import datasets, metrics, models, recipes
+    from pyrolatent import abtest, datasets, metrics, models, recipes
     from pyrolatent.ampute import ampute
     from pyrolatent.column import Column
     from pyrolatent.columnwise import ColumnwiseDistribution
@@ -83,6 +83,7 @@ __all__ = [
     "PyrolatentError",
     "Schema",
     "StoreError",
+    "abtest",
     "ampute",
     "as_images",
     "as_pair",

@@ -9,11 +9,12 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO, final
+from typing import Any, TextIO, final, get_args
 
 import click
 import pandas as pd
 
+from pyrolatent.abtest import analyze, plain
 from pyrolatent.ampute import MECHANISMS, ampute
 from pyrolatent.declared import kinds_to_json, read_kinds
 from pyrolatent.errors import ArgumentError, FitWarning, PyrolatentError
@@ -22,6 +23,7 @@ from pyrolatent.folders import output_folder, prepare_file, prepare_folder
 from pyrolatent.impute import impute
 from pyrolatent.infer.chains import extreme
 from pyrolatent.infer.hmc import HMC
+from pyrolatent.models.abtest import Family
 from pyrolatent.models.mvn import BayesianMVN
 from pyrolatent.ranks import process_group
 from pyrolatent.result import Compile, Fit
@@ -30,6 +32,7 @@ from pyrolatent.store import load
 from pyrolatent.tables import FORMATS, check_format, read_frame, write_frame
 
 MODELS = {"mvn": BayesianMVN}
+METHODS = {"em": None, "hmc": HMC()}
 MOST_COLUMNS = 40  # listed on the screen
 
 
@@ -152,6 +155,61 @@ def fit_command(
         write_run(result, out, force=force)
     say(fit_in_words(result))
     say(f"Wrote {out}: open {out / 'report.html'} in a browser. {say.seconds}")
+
+
+@main.command("abtest")
+@click.argument("file", type=PATH)
+@click.option("--outcome", required=True, metavar="COLUMN", help="What was measured; more is better.")
+@click.option("--group", metavar="COLUMN", help="The labels of the arms; leave out if none is known.")
+@click.option("--out", type=PATH, required=True, help="Folder to write; must be new or empty.")
+@click.option("--family", type=click.Choice(get_args(Family)), default="normal", show_default=True)
+@click.option("--method", type=click.Choice(list(METHODS)), default="em", show_default=True)
+@click.option("--covariate", multiple=True, metavar="COLUMN", help="Moves all arms alike; may be repeated.")
+@click.option(
+    "--control", help="The arm to compare with; by default the one that is called so, or the first."
+)
+@click.option("--rope", type=float, help="Differences up to this are as good as none.")
+@click.option("--seed", type=SEED, help="For the same result again; by default a fresh one.")
+@force_option
+def abtest_command(
+    file: Path,
+    outcome: str,
+    group: str | None,
+    out: Path,
+    family: Family,
+    method: str,
+    covariate: tuple[str, ...],
+    control: str | None,
+    rope: float | None,
+    seed: int | None,
+    force: bool,
+) -> None:
+    """Say which arm of a test is better: the rows of the CSV or Parquet file FILE, holes and all.
+
+    The folder gets arms.csv, lift.csv, report.html, posterior.nc (for ArviZ) and the fit.
+    """
+    from pyrolatent.runs import write_result
+
+    say = Printer()
+    prepare_folder(out, force)
+    frame = read_frame(file)
+    result = analyze(
+        frame, outcome, group, method=METHODS[method], family=family, covariates=covariate,
+        control=named(frame, group, control), rope=rope, seed=seed,
+    )  # fmt: skip
+    write_result(result, out, force=force)
+    for message in result.warnings[len(result.fit.warnings) :]:
+        warnings.warn(message, FitWarning, stacklevel=1)
+    say(result.sentence)
+    say(f"Wrote {out}: open {out / 'report.html'} in a browser. {say.seconds}")
+
+
+def named(frame: pd.DataFrame, group: str | None, control: str | None) -> Any:
+    """Return the label that a word on the command line means: one that reads like it, of any type."""
+    if control is None or group is None or group not in frame.columns:
+        return control
+    labels = frame[group].dropna().unique().tolist()
+    return next((label for label in labels if control in (str(label), plain(label))), control)
 
 
 @main.command("schema")

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from pyrolatent.errors import ArgumentError
+from pyrolatent.revenue import ZeroInflatedLogNormal
 
 MIN_SCALE = 1e-3  # of the standard deviation of all values; a spike at one value has a likelihood without end
 NORMAL_CLASSES = (dist.Normal, torch.distributions.Normal)
@@ -29,6 +30,15 @@ BERNOULLI_CLASSES = (dist.Bernoulli, torch.distributions.Bernoulli)
 POISSON_CLASSES = (dist.Poisson, torch.distributions.Poisson)
 EXPONENTIAL_CLASSES = (dist.Exponential, torch.distributions.Exponential)
 CATEGORICAL_CLASSES = (dist.Categorical, torch.distributions.Categorical)
+CLASSES = (
+    *NORMAL_CLASSES,
+    *LOG_NORMAL_CLASSES,
+    *BERNOULLI_CLASSES,
+    *POISSON_CLASSES,
+    *EXPONENTIAL_CLASSES,
+    *CATEGORICAL_CLASSES,
+    ZeroInflatedLogNormal,
+)
 
 Parameters = tuple[Tensor, ...]
 
@@ -112,6 +122,44 @@ class NormalFamily(Family):
         """Return location and scale of the standardised values."""
         loc, scale = parameters
         return (loc - self.centre) / self.unit, scale / self.unit
+
+
+@final
+@dataclass(frozen=True)
+class AmountFamily(Family):
+    """Amounts that are zero for some (`ZeroInflatedLogNormal`): a share, and a normal distribution of logs.
+
+    Attributes:
+        logs: Of amounts that are not zero.
+    """
+
+    names: ClassVar = ("probs", "loc", "scale")
+
+    logs: NormalFamily
+
+    def statistics(self, value: Tensor) -> Tensor:
+        paid = value > 0
+        of_logs = torch.where(paid[..., None], self.logs.statistics(torch.where(paid, value, 1.0)), 0.0)
+        return torch.cat([torch.ones_like(value)[..., None], of_logs], -1)
+
+    def natural(self, *parameters: Tensor) -> Tensor:
+        probs, *normal = parameters
+        share = inside(probs)
+        none, some = torch.log1p(-share), share.log()
+        of_logs = self.logs.natural(*normal)
+        first = of_logs[..., :1] + (some - none)[..., None]
+        return torch.cat([none[..., None], first, of_logs[..., 1:]], -1)
+
+    def log_base(self, value: Tensor) -> Tensor:
+        return torch.where(value > 0, self.logs.log_base(torch.where(value > 0, value, 1.0)), 0.0)
+
+    def terms(self, which: int, sums: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        if which == 0:
+            return sums[..., 1], sums[..., 0]
+        return self.logs.terms(which - 1, sums[..., 1:], parameters[1:])
+
+    def solution(self, which: int, ratio: Tensor) -> Tensor:
+        return ratio if which == 0 else self.logs.solution(which - 1, ratio)
 
 
 @final
@@ -209,6 +257,9 @@ def family_of(fn: Any, value: Tensor) -> tuple[Family, Parameters] | None:
             return MeanFamily("exponential"), (fn.rate,)
         case _ if type(fn) in CATEGORICAL_CLASSES:
             return CategoricalFamily(fn.probs.shape[-1]), (fn.probs,)
+        case ZeroInflatedLogNormal():
+            logs = normal_family(torch.where(value > 0, value, torch.nan), log=True)
+            return AmountFamily(logs), (fn.probs, fn.loc, fn.scale)
     return None
 
 

@@ -26,6 +26,8 @@ OUTPUTS = (
     "summary.csv",
     "report.html",
     "cells.csv",
+    "arms.csv",
+    "lift.csv",
     "imputed_*.csv",
     "imputed_*.parquet",
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pyrolatent.abtest import ABResult
 from pyrolatent.cells import cell_table
 from pyrolatent.export import to_inference_data
 from pyrolatent.folders import output_folder
@@ -48,6 +49,26 @@ def write_run(
     write_frame(summary(fit).rename_axis("name"), folder / "summary.csv")
     report(fit, folder / "report.html", imputations, truth)
     return imputations
+
+
+def write_result(result: ABResult, path: str | os.PathLike[str], *, force: bool = False) -> None:
+    """Write the result of a test into a folder: tables, `report.html`, `posterior.nc`, the fit.
+
+    Args:
+        result: From `abtest.analyze`.
+        path: The folder.
+        force: Whether to replace an earlier run.
+
+    Raises:
+        StoreError: The folder holds files, or cannot be written.
+    """
+    with output_folder(path, force) as aside:
+        write_fit(result.fit, aside)
+        write_frame(result.arms.rename_axis("arm"), aside / "arms.csv")
+        write_frame(result.lift.rename_axis("arm"), aside / "lift.csv")
+        result.report(aside / "report.html")
+        exported = to_inference_data(result.fit, groups=["posterior"])
+        exported.to_netcdf(aside / "posterior.nc", engine="h5netcdf")
 
 
 def write_completed(imputations: Imputations, folder: Path, suffix: str = "csv") -> int:

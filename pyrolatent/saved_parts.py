@@ -26,6 +26,7 @@ from pyrolatent.infer.importance import ImportanceSampling
 from pyrolatent.infer.laplace import Laplace
 from pyrolatent.infer.nuts import NUTS
 from pyrolatent.infer.svi import SVI
+from pyrolatent.models.abtest import ABTest, Priors
 from pyrolatent.models.msvae import MultiStageVAE
 from pyrolatent.models.mvn import BayesianMVN
 from pyrolatent.models.vae import VAE
@@ -75,6 +76,19 @@ def msvae_from_dict(state: State, learnt: Tensors) -> MultiStageVAE:
     return MultiStageVAE(FittedPair(first, params), state["latent_dim"], tuple(state["hidden"]))
 
 
+def abtest_to_dict(pair: ABTest) -> State:
+    """Return the constructor's arguments."""
+    rest = {"outcome": pair.outcome, "arms": pair.arms, "family": pair.family}
+    covariates, priors = list(pair.covariates), asdict(pair.priors)
+    return {"columns": pair.columns.to_dict(), **rest, "covariates": covariates, "priors": priors}
+
+
+def abtest_from_dict(state: State, learnt: Tensors) -> ABTest:
+    """Return the pair with these arguments."""
+    parts = {"columns": Schema.from_dict(state["columns"]), "covariates": tuple(state["covariates"])}
+    return ABTest(**{**state, **parts, "priors": Priors(**state["priors"])})
+
+
 def rows_to_dict(rows: Rows) -> State:
     """Return what the rows of an autoencoder are."""
     return {"images": asdict(rows)} if isinstance(rows, Images) else {"table": rows.to_dict()}
@@ -87,16 +101,23 @@ def rows_from_dict(state: State) -> Rows:
     return Images(tuple(state["images"]["shape"]), state["images"]["pixels"])
 
 
-PAIRS: dict[str, type[Pair]] = {"BayesianMVN": BayesianMVN, "VAE": VAE, "MultiStageVAE": MultiStageVAE}
+PAIRS: dict[str, type[Pair]] = {
+    "ABTest": ABTest,
+    "BayesianMVN": BayesianMVN,
+    "VAE": VAE,
+    "MultiStageVAE": MultiStageVAE,
+}
 TO_DICT: dict[str, Callable[[Any], State]] = {
     "BayesianMVN": mvn_to_dict,
     "VAE": vae_to_dict,
     "MultiStageVAE": msvae_to_dict,
+    "ABTest": abtest_to_dict,
 }
 FROM_DICT: dict[str, Callable[[State, Tensors], Pair]] = {
     "BayesianMVN": mvn_from_dict,
     "VAE": vae_from_dict,
     "MultiStageVAE": msvae_from_dict,
+    "ABTest": abtest_from_dict,
 }
 
 ROLES = ("latents", "observed", "deterministics", "discrete")

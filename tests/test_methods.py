@@ -17,6 +17,7 @@ from pyrolatent.diagnostics import mcse_mean
 from pyrolatent.errors import FitWarning, ModelError
 from pyrolatent.export import to_inference_data
 from pyrolatent.fit import fit
+from pyrolatent.infer.em import EM
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.importance import ImportanceSampling
 from pyrolatent.infer.laplace import Laplace
@@ -96,10 +97,12 @@ METHODS: dict[str, Method] = {
     "HMC": HMC(num_chains=16, num_warmup=100, num_draws=150),
     "NUTS": NUTS(num_chains=16, num_warmup=100, num_draws=100),
     "SVI": SVI(num_steps=2_500, lr=0.03, num_draws=2_000),
+    "EM": EM(num_starts=3),
     "Laplace": Laplace(num_draws=2_000),
     "ImportanceSampling": ImportanceSampling(num_draws=10_000),
 }
-APPROXIMATE = {"SVI", "Laplace"}
+APPROXIMATE = {"SVI", "Laplace", "EM"}
+WEAK_PRIORS = ("factor", "normal with holes")  # where the most likely values are the posterior's
 SHIFT = 0.5  # of a posterior sd, that the mean of an approximation may be off without a warning
 
 REFUSED: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
@@ -109,6 +112,7 @@ REFUSED: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
             "HMC": r"only discrete latent sites",
             "NUTS": r"only discrete latent sites",
             "SVI": r"nothing to learn",
+            "EM": r"only discrete latent sites",
             "Laplace": r"only discrete latent sites",
             "ImportanceSampling": r"only discrete latent sites",
         },
@@ -120,6 +124,7 @@ REFUSED: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
             "HMC": r"no latent site to infer",
             "NUTS": r"no latent site to infer",
             "SVI": r"nothing to learn",
+            "EM": r"no latent site to infer",
             "Laplace": r"no latent site to infer",
             "ImportanceSampling": r"no latent site to infer",
         },
@@ -144,8 +149,10 @@ def reference(case: str) -> Fit:
     return quiet(CASES[case](), HMC(num_chains=32, num_warmup=150, num_draws=300))
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("case", CASES)
+PAIRS = [(case, method) for case in CASES for method in METHODS if method != "EM" or case in WEAK_PRIORS]
+
+
+@pytest.mark.parametrize(("case", "method"), PAIRS)
 def test_methods_agree(case: str, method: str) -> None:
     found, expected = fitted(case, method), reference(case)
     for site in CASES[case]().sites:
@@ -167,8 +174,7 @@ def test_methods_agree(case: str, method: str) -> None:
         assert (ratio[varies] > 0.5).all() and (ratio[varies] < 1.5).all(), site
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "method"), [*PAIRS, ("mixture", "EM")])
 def test_every_fit_can_be_summarised_and_exported(case: str, method: str) -> None:
     found = fitted(case, method)
     frame = summary(found)

@@ -20,7 +20,7 @@ from pyrolatent.capture.messages import WRAPPERS, Message, is_enumerable
 from pyrolatent.capture.seen import over_events, seen_cells
 from pyrolatent.capture.vector import Layout
 from pyrolatent.columnwise import ColumnwiseDistribution
-from pyrolatent.exponential import Family, Parameters, family_of
+from pyrolatent.exponential import CLASSES, Family, Parameters, family_of
 from pyrolatent.univariate import value_inside
 
 EQUAL = {torch.float64: 1e-12, torch.float32: 1e-5}  # relative, of a copy that was normalised once more
@@ -123,7 +123,8 @@ def cells(fn: Any, value: Tensor, seen: Tensor, event_dim: int) -> Cells:
     while seen.ndim > value.ndim and (seen == seen[:1]).all():
         seen = seen[0]  # a mask that is the same for all values of discrete sites
     seen = seen.expand(torch.broadcast_shapes(seen.shape, value.shape))
-    return Cells(fn, torch.where(seen, value, value_inside(fn).to(value)), seen, event_dim)
+    known = torch.where(seen, value, value_inside(fn).to(value)) if type(fn) in CLASSES else value
+    return Cells(fn, known, seen, event_dim)
 
 
 def parts_of(

@@ -31,7 +31,7 @@ from pyrolatent.infer.proposal import NormalProposal
 from pyrolatent.result import Fit, Problem
 from pyrolatent.seeds import generator
 
-MAX_NUMBERS = 2**24  # draws of what rows have of their own, kept in a fit
+MAX_NUMBERS = 2**22  # draws of what rows have of their own, kept in a fit
 WORTH = 10.0  # nats that a mixture should be above a single component
 ROUNDS = 2  # of formulas, whose scales depend on locations
 

@@ -1,20 +1,20 @@
 """What EM needs of a model: the formulas of its latents, and its rows where it is a mixture."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, final
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import final
 
 import torch
 from torch import Tensor
 
 from pyrolatent.capture.context import model_context
 from pyrolatent.capture.copies import Part, parts_of
-from pyrolatent.capture.density import LogDensity, capture_density, check_sampleable
+from pyrolatent.capture.density import LogDensity, capture_density, check_sampleable, largest_table
 from pyrolatent.capture.enumeration import plates_of
 from pyrolatent.capture.expectation import expected_log_prob, log_total
 from pyrolatent.capture.failures import explained
 from pyrolatent.capture.joint import evaluate, split_by_sum
-from pyrolatent.capture.ladder import REFUSALS
+from pyrolatent.capture.ladder import REFUSALS, Batched, Rung, close
 from pyrolatent.capture.messages import DATA_PLATE, Message
 from pyrolatent.capture.sites import SiteTable, random_start, read_sites
 from pyrolatent.capture.vector import Layout
@@ -57,22 +57,18 @@ def steps_of(problem: Problem, penalised: bool) -> tuple[Steps, SiteTable]:
         sites = read_sites(model, data, random)
     check_sampleable(sites)
     check_no_row_latents(sites)
-
-    def captured(data: Mapping[str, Any]) -> LogDensity:
-        return capture_density(
-            model, data, seed=problem.seed, dtype=problem.dtype, device=device,
-            total=lambda joint: log_total(counted(joint, penalised)),
-        )  # fmt: skip
-
     with model_context(problem.dtype, device):
         structure = read_structure(problem, sites, random, penalised)
-        layout = structure.formulas.layout
-        parts = structure.formulas.parts
+        layout, parts = structure.formulas.layout, structure.formulas.parts
         rows = shared_rows(parts, sites.rows) if structure.is_mixture and sites.rows else None
-        few = at_few_rows(captured, data, sites) if rows else None
+        few = at_few_rows(problem, sites, random) if rows else None
         if rows and few is not None:
             return MixtureSteps(rows, structure.formulas, Latents(few, layout)), sites
-    return ModelSteps(structure.formulas, Latents(captured(data), layout), penalised), sites
+    density = capture_density(
+        model, data, seed=problem.seed, dtype=problem.dtype, device=device,
+        total=lambda joint: log_total(counted(joint, penalised)),
+    )  # fmt: skip
+    return ModelSteps(structure.formulas, Latents(density, layout), penalised), sites
 
 
 def read_structure(problem: Problem, sites: SiteTable, random: torch.Generator, penalised: bool) -> Structure:
@@ -129,16 +125,34 @@ def is_row(message: Message) -> bool:
     return once and dict(plates_of(message)) == {DATA_PLATE: -1}
 
 
-def at_few_rows(
-    captured: Callable[[Mapping[str, Any]], LogDensity], data: Mapping[str, Any], sites: SiteTable
-) -> LogDensity | None:
-    """Return the density at few rows, or None where the code does not follow the rows that it is given."""
-    rows = split_rows(data, sites.rows or 0)
+def at_few_rows(problem: Problem, sites: SiteTable, random: torch.Generator) -> LogDensity | None:
+    """Return the model at few rows, not captured; None where its code does not follow its rows."""
+    rows = split_rows(problem.data, sites.rows or 0)
+    data = {**rows.constants, **rows.take(torch.arange(min(FEW, rows.num_rows), device=problem.device))}
+    model, points = problem.pair.model, random_start((2, sites.layout.size), random)
+
+    def total(flat: Tensor) -> Tensor:
+        return log_total(counted(evaluate(model, data, few, flat), penalised=False))
+
     try:
-        few = captured({**rows.constants, **rows.take(torch.arange(min(FEW, rows.num_rows)))})
+        few = read_sites(model, data, random)
+        table = largest_table(model, data, few, points[0], random) if few.discrete else 0
+        eager = LogDensity(model, data, few, problem.dtype, problem.device, Batched(total, "eager"), table)
+        wanted = eager.constrain(points)
     except (*REFUSALS, ModelError):
         return None
-    return few if few.sites.layout.shapes == sites.layout.shapes else None
+    if few.layout.shapes != sites.layout.shapes:
+        return None
+    rungs: tuple[Rung, ...] = ("vmap", "shim")
+    for rung in rungs:
+        faster = replace(eager, batched=Batched(total, rung))
+        try:
+            found = faster.constrain(points)
+        except REFUSALS:
+            continue
+        if all(close(found[name], wanted[name]) for name in few.latents):
+            return faster
+    return eager
 
 
 def check_no_row_latents(sites: SiteTable) -> None:

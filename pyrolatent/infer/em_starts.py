@@ -5,7 +5,6 @@ numbers of a row; where rows tell their discrete sites, that counts for more.
 """
 
 import torch
-from scipy.cluster.vq import ClusterError, kmeans2
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -26,11 +25,12 @@ def cluster_starts(steps: MixtureSteps, number: int, seed: int) -> Tensor:
     rows = steps.rows
     told, features = evidence(steps), features_of(steps)
     shares = [told.softmax(0)] if told.any() else []
-    if features.shape[1]:
+    grouped = features.shape[1] > 0 and len(features.unique(dim=0)) > rows.num_values
+    if grouped:
         found = (clusters(features, rows.num_values, seed, attempt) for attempt in range(number))
         shares += [(told + OF_CLUSTER * labels.T).softmax(0) for labels in found if labels is not None]
     random = generator(seed, "starts", device=told.device)
-    while len(shares) < number and not features.shape[1]:
+    while not grouped and len(shares) < number:
         uneven = torch.rand(told.shape, generator=random, dtype=told.dtype, device=told.device)
         shares.append((told + OF_CLUSTER * uneven).softmax(0))
     different = torch.stack(shares)[:number].unique(dim=0)
@@ -41,6 +41,8 @@ def cluster_starts(steps: MixtureSteps, number: int, seed: int) -> Tensor:
 
 def clusters(features: Tensor, number: int, seed: int, attempt: int) -> Tensor | None:
     """Return the cluster of each row of `features (N, F)` as `(N, C)`, in the order of the first feature."""
+    from scipy.cluster.vq import ClusterError, kmeans2  # whose import changes the filters of warnings
+
     random = numpy_generator(seed, "clusters", attempt)
     try:
         centres, labels = kmeans2(

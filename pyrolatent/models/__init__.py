@@ -1,7 +1,8 @@
 """Models of this package, one pair per file."""
 
+from pyrolatent.models.abtest import ABTest
 from pyrolatent.models.msvae import MultiStageVAE
 from pyrolatent.models.mvn import BayesianMVN
 from pyrolatent.models.vae import VAE
 
-__all__ = ["VAE", "BayesianMVN", "MultiStageVAE"]
+__all__ = ["VAE", "ABTest", "BayesianMVN", "MultiStageVAE"]
