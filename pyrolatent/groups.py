@@ -92,7 +92,8 @@ class Source:
     def predictive(self, values: Mapping[str, Tensor], leading: Axes) -> "xr.Dataset":
         """Return observed sites `(chain * draw, *site)`, drawn anew, in the table's units."""
         shape = [len(labels) for labels in leading.values()]
-        drawn = {n: self.sites[n].in_units(value).unflatten(0, shape) for n, value in values.items()}
+        seen = {name: value for name, value in values.items() if name in self.sites}
+        drawn = {n: self.sites[n].in_units(value).unflatten(0, shape) for n, value in seen.items()}
         return self.dataset(drawn, leading)
 
 

@@ -86,7 +86,8 @@ def posterior_predictive(fit: Fit, num_draws: int) -> dict[str, Tensor]:
     for draws in posterior_draws(fit, num_draws, fit.seed):
         with fit.context(draws.refit), seeded(fit.seed, "predict", draws.refit):
             drawn = predictive(fit.pair.model, fit.data, draws.values, draws.count)
-        parts.append({name: value.cpu() for name, value in drawn.items()})
+        seen = drawn.keys() - fit.sites.discrete.keys()  # labels of which the fit keeps no draws are none
+        parts.append({name: value.cpu() for name, value in drawn.items() if name in seen})
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 

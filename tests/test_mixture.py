@@ -295,7 +295,9 @@ def apart(num_rows: int = 300, seed: int = 0) -> tuple[pd.DataFrame, NDArray[np.
             "a": rng.normal(np.array([-4.0, 0.0, 4.0])[z], 1.0),
             "b": np.exp(rng.normal(np.array([0.0, 1.0, 2.0])[z], 0.5)),
             "smoker": np.where(rng.random(num_rows) < np.array([0.2, 0.5, 0.8])[z], "yes", "no"),
-            "town": np.array(["Bergen", "Oslo", "Tromso"])[(z + (rng.random(num_rows) < 0.4)) % 3],
+            "town": np.array(["Bergen", "Oslo", "Tromso"])[
+                (z + rng.choice(3, num_rows, p=[0.6, 0.2, 0.2])) % 3
+            ],
         }
     )
     return frame, z
@@ -406,8 +408,8 @@ def test_hmc_agrees_with_em(both: tuple[pyl.Fit, pyl.Fit], site: str) -> None:
     """The mean of a posterior and its peak differ by its skew and the prior.
 
     For n cells a scale differs by up to 2/n of it, by sqrt(8/n) of its sd: 1/n by the degree of freedom that
-    the mean takes, 1/(4n) by skew, the rest by the prior, which pulls a spread of 0.3 to 1.  A share p differs
-    by |1 - 2p| / n, by 1.5 / sqrt(n) of its sd where p is 0.2.  With n = 100 these are 0.28 and 0.15.
+    the mean takes, 1/(4n) by skew, the rest by the prior, which pulls a spread of 0.3 to 1.  A share p has
+    |1 - 2p| / n, 1.5 / sqrt(n) of its sd where p is 0.2.  With n = 100 these are 0.28 and 0.15.
     """
     by_em, sampled = both
     draws = sampled.samples[site]
