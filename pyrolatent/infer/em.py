@@ -98,18 +98,20 @@ class EM(Method):
 def samples_at(problem: Problem, density: LogDensity, sites: SiteTable, draws: Tensor) -> dict[str, Tensor]:
     """Return draws `(1, draw, *site)`, on the host, at positions `(draw, D)`.
 
-    Sites that rows have of their own are among them unless they are too many.  A density at few rows makes
-    the others, unless they depend on which rows there are.
+    Sites that rows have of their own are among them unless they are too many, or continuous.  A density
+    at few rows makes the others, unless they depend on which rows there are.
     """
     known = {**sites.latents, **sites.deterministics}
     shared = [name for name, site in known.items() if DATA_PLATE not in site.plates]
     own = [site for site in (*known.values(), *sites.discrete.values()) if site.name not in shared]
     share = max(1, (sites.rows or 1) // max(1, density.sites.rows or 1))
     whole = replace(density, data=problem.data, sites=sites, largest_table=share * density.largest_table)
-    if len(draws) * sum(site.shape.numel() for site in own) <= MAX_NUMBERS:
+    if not sites.row_latents and len(draws) * sum(site.shape.numel() for site in own) <= MAX_NUMBERS:
         return whole.samples(draws[None], problem.seed)
-    first, again = density.constrain(draws[:1]), whole.constrain(draws[:1])
-    source = density if all(close(first[name], again[name]) for name in shared) else whole
+    source = density
+    if not sites.row_latents:
+        first, again = density.constrain(draws[:1]), whole.constrain(draws[:1])
+        source = density if all(close(first[name], again[name]) for name in shared) else whole
     pieces = map(source.constrain, draws.split(source.points_at_once))
     found = [{name: values[name].cpu() for name in shared} for values in pieces]
     return {name: torch.cat([part[name] for part in found])[None] for name in shared}

@@ -19,7 +19,8 @@ from pyrolatent.capture.messages import DATA_PLATE, Message
 from pyrolatent.capture.sites import SiteTable, random_start, read_sites
 from pyrolatent.capture.vector import Layout
 from pyrolatent.errors import ModelError
-from pyrolatent.infer.em_steps import Latents, MixtureSteps, ModelSteps, Steps, counted
+from pyrolatent.infer.em_gaussian import gaussian_steps
+from pyrolatent.infer.em_steps import Latents, MixtureSteps, ModelSteps, Steps, counted, supports_of
 from pyrolatent.infer.maximisation import Formulas, formulas
 from pyrolatent.infer.rows import split_rows
 from pyrolatent.infer.shared_rows import shared_rows
@@ -56,7 +57,8 @@ def steps_of(problem: Problem, penalised: bool) -> tuple[Steps, SiteTable]:
     with model_context(problem.dtype, device, validate=True), explained(data):
         sites = read_sites(model, data, random)
     check_sampleable(sites)
-    check_no_row_latents(sites)
+    if sites.row_latents:
+        return gaussian_steps(problem, sites, random, penalised), sites
     with model_context(problem.dtype, device):
         structure = read_structure(problem, sites, random, penalised)
         layout, parts = structure.formulas.layout, structure.formulas.parts
@@ -92,7 +94,7 @@ def read_structure(problem: Problem, sites: SiteTable, random: torch.Generator, 
         else:
             parts += own
     touched = dependent(others, position, sites, layout)
-    supports = {name: joint.messages[name]["fn"].support for name in sites.latents}
+    supports = supports_of(joint)
     found = formulas(parts, layout, touched, supports)
     used = cells_used(parts, layout.size)
     exact = not others and bool((found.known | ~used).all())
@@ -153,13 +155,3 @@ def at_few_rows(problem: Problem, sites: SiteTable, random: torch.Generator) -> 
         if all(close(found[name], wanted[name]) for name in few.latents):
             return faster
     return eager
-
-
-def check_no_row_latents(sites: SiteTable) -> None:
-    """Refuse continuous latents of rows."""
-    if sites.row_latents:
-        raise ModelError(
-            "EM sums discrete latents of rows out, and these are continuous",
-            where=f"sites {sites.row_latents}",
-            remedy="integrate them out in the model, or use HMC() or SVI()",
-        )

@@ -7,7 +7,7 @@ import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -160,6 +160,11 @@ def counted(joint: LogJoint, penalised: bool) -> dict[str, Message]:
     """Return the sites of a run that count: of the likelihood, or of it and the priors of latents."""
     priors = {} if penalised else joint.sites.latents
     return {name: message for name, message in joint.messages.items() if name not in priors}
+
+
+def supports_of(joint: LogJoint) -> dict[str, Any]:
+    """Return the supports of the latents of a run."""
+    return {name: joint.messages[name]["fn"].support for name in joint.sites.latents}
 
 
 def part_sums(formulas: Formulas, number: int, weights: Mapping[str, Tensor]) -> Tensor:

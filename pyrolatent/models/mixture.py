@@ -44,8 +44,8 @@ class Mixture(Pair):
     `share (K,)` of the components, `probability (K, D_binary)` of the second label of binary columns, and
     `levels_NAME (K, L)`, the shares of the labels of column NAME.
 
-    Components are numbered by their means in the first column of numbers; a table without one leaves their
-    order open, so that chains need not agree on it.
+    Components are numbered by their means in the first column of numbers, which had better tell them apart:
+    where it does not, or there is none, chains of a sampler may number them differently.
 
     Priors are those of standardised columns: means Normal(0, 5), scales LogNormal(0, 1), shares and
     probabilities uniform.
