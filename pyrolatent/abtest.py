@@ -8,6 +8,7 @@ stand Welch's t test of the rows that have both, and whether the labels are as m
 """
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from pyrolatent.choices import Range, arm_table, as_range, lift_table
+from pyrolatent.errors import FitWarning
 from pyrolatent.export import to_inference_data
 from pyrolatent.fit import fit
 from pyrolatent.folders import write_text
@@ -135,7 +137,10 @@ def analyze(
     arms = arms.assign(sd=draws["sd"].mean(0), share=draws["share"].mean(0))
     lift = lift_table(draws["mean"], trial.names, chosen, limits)
     lift = lift if trial.group is None else lift.join(trial.welch(chosen))
-    doubts = (*found.warnings, *doubts_of(trial, found.method, shares))
+    doubts = doubts_of(trial, found.method, shares)
+    for message in doubts:
+        warnings.warn(message, FitWarning, stacklevel=2)
+    doubts = (*found.warnings, *doubts)
     return ABResult(arms, lift, in_words(arms, lift, chosen), doubts, chosen, outcome, found)
 
 

@@ -198,8 +198,6 @@ def abtest_command(
         control=named(frame, group, control), rope=rope, seed=seed,
     )  # fmt: skip
     write_result(result, out, force=force)
-    for message in result.warnings[len(result.fit.warnings) :]:
-        warnings.warn(message, FitWarning, stacklevel=1)
     say(result.sentence)
     say(f"Wrote {out}: open {out / 'report.html'} in a browser. {say.seconds}")
 

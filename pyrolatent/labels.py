@@ -1,9 +1,10 @@
 """What the axes of a fit's tensors are called: dimensions and their labels.
 
 A plate gives its name to its axis, and the data plate of a table the labels of the table's index.
-With a table, any other axis as long as there are modelled columns is `feature`, labelled by their
-names, and a second one in the same tensor `feature_bis`.  All further axes are called as ArviZ
-does, `SITE_dim_0`.  Exports and summaries share these names.
+What a pair calls the first axis of a site comes before that.  With a table, any other axis as long as
+there are modelled columns is `feature`, labelled by their names, and a second one in the same tensor
+`feature_bis`.  All further axes are called as ArviZ does, `SITE_dim_0`.  Exports and summaries share these
+names.
 """
 
 from collections.abc import Mapping
@@ -30,9 +31,12 @@ def tensor_axes(fit: Fit, name: str, shape: tuple[int, ...], plates: Mapping[str
     axes: Axes = {}
     by_axis = {axis: plate for plate, axis in plates.items()}
     columns = [] if fit.schema is None else list(fit.schema.names)
+    first = fit.pair.first_axes.get(name)
     for axis, length in enumerate(shape):
         free = [dim for dim in COLUMN_DIMS if dim not in axes]
-        if axis in by_axis:
+        if axis == 0 and first is not None and length == len(first[1]):
+            axes[first[0]] = labels(pd.Index(first[1]))
+        elif axis in by_axis:
             axes[plate_dim(fit, by_axis[axis])] = plate_labels(fit, by_axis[axis], length)
         elif length == len(columns) and free:
             axes[free[0]] = labels(pd.Index(columns))

@@ -8,7 +8,7 @@ pairs whose sites are written over the columns of a `Schema`.
 import abc
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
@@ -42,6 +42,11 @@ class Pair(abc.ABC):
     @property
     def stands_on(self) -> "Mapping[str, Fitted]":
         """Fitted pairs that this one is made of, by name: saved with it, and not learnt again."""
+        return {}
+
+    @property
+    def first_axes(self) -> Mapping[str, tuple[str, Sequence[Hashable]]]:
+        """Site -> the dimension that its first axis is, and the labels of that, where they have names."""
         return {}
 
 

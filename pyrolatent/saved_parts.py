@@ -27,6 +27,7 @@ from pyrolatent.infer.laplace import Laplace
 from pyrolatent.infer.nuts import NUTS
 from pyrolatent.infer.svi import SVI
 from pyrolatent.models.abtest import ABTest, Priors
+from pyrolatent.models.mixture import Mixture
 from pyrolatent.models.msvae import MultiStageVAE
 from pyrolatent.models.mvn import BayesianMVN
 from pyrolatent.models.vae import VAE
@@ -89,6 +90,16 @@ def abtest_from_dict(state: State, learnt: Tensors) -> ABTest:
     return ABTest(**{**state, **parts, "priors": Priors(**state["priors"])})
 
 
+def mixture_to_dict(pair: Mixture) -> State:
+    """Return the constructor's arguments."""
+    return {"columns": pair.columns.to_dict(), "num_components": pair.num_components}
+
+
+def mixture_from_dict(state: State, learnt: Tensors) -> Mixture:
+    """Return the pair with these arguments."""
+    return Mixture(Schema.from_dict(state["columns"]), state["num_components"])
+
+
 def rows_to_dict(rows: Rows) -> State:
     """Return what the rows of an autoencoder are."""
     return {"images": asdict(rows)} if isinstance(rows, Images) else {"table": rows.to_dict()}
@@ -104,6 +115,7 @@ def rows_from_dict(state: State) -> Rows:
 PAIRS: dict[str, type[Pair]] = {
     "ABTest": ABTest,
     "BayesianMVN": BayesianMVN,
+    "Mixture": Mixture,
     "VAE": VAE,
     "MultiStageVAE": MultiStageVAE,
 }
@@ -112,12 +124,14 @@ TO_DICT: dict[str, Callable[[Any], State]] = {
     "VAE": vae_to_dict,
     "MultiStageVAE": msvae_to_dict,
     "ABTest": abtest_to_dict,
+    "Mixture": mixture_to_dict,
 }
 FROM_DICT: dict[str, Callable[[State, Tensors], Pair]] = {
     "BayesianMVN": mvn_from_dict,
     "VAE": vae_from_dict,
     "MultiStageVAE": msvae_from_dict,
     "ABTest": abtest_from_dict,
+    "Mixture": mixture_from_dict,
 }
 
 ROLES = ("latents", "observed", "deterministics", "discrete")

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import pandas as pd
-from scipy import stats
 
 from pyrolatent.errors import ArgumentError, DataError
 from pyrolatent.models.abtest import KINDS, ABTest, Family, Priors
@@ -69,16 +68,20 @@ class Trial:
 
     def welch(self, control: Any) -> pd.DataFrame:
         """Return Welch's t test of each other arm against the control: t, degrees of freedom, p."""
+        from scipy.stats import ttest_ind  # slow to import
+
         parts, found = self.outcomes, {}
         for name in (name for name in parts if name != control):
-            test = stats.ttest_ind(parts[name], parts[control], equal_var=False)
+            test = ttest_ind(parts[name], parts[control], equal_var=False)
             found[name] = {"t": float(test.statistic), "df": float(test.df), "p": float(test.pvalue)}
         return pd.DataFrame.from_dict(found, orient="index")
 
     def mismatch(self, shares: Mapping[Any, float] | None) -> float:
         """Return the probability that labels are as far from the planned shares as these are."""
+        from scipy.stats import chisquare
+
         planned = pd.Series([1.0 if shares is None else shares.get(name, 0.0) for name in self.names])
-        return float(stats.chisquare(self.counts, planned / planned.sum() * sum(self.counts)).pvalue)
+        return float(chisquare(self.counts, planned / planned.sum() * sum(self.counts)).pvalue)
 
 
 def as_trial(
@@ -101,12 +104,11 @@ def as_trial(
     kinds: dict[str | int, str] = {outcome: KINDS[family]} if family in KINDS else {}
     if labelled is None:
         pair = ABTest(infer_schema(table, kinds=kinds), outcome, num_arms, family, tuple(covariates), priors)
-        return Trial(table, outcome, None, [f"arm {k}" for k in range(1, num_arms + 1)], pair)
+        return Trial(table, outcome, None, pair.arm_names, pair)
     check_arms(table, outcome, labelled)
     schema = infer_schema(table, kinds={**kinds, labelled: "categorical"})
     pair = ABTest(schema, outcome, labelled, family, tuple(covariates), priors)
-    names = next(column.categories for column in schema.columns if column.name == labelled)
-    return Trial(table, outcome, labelled, list(names), pair)
+    return Trial(table, outcome, labelled, pair.arm_names, pair)
 
 
 def check_named(frame: pd.DataFrame, names: Sequence[str]) -> None:

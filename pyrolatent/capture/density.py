@@ -57,8 +57,10 @@ class LogDensity:
     def context(self) -> AbstractContextManager[None]:
         return model_context(self.dtype, self.device)
 
-    def constrain(self, position: Tensor, discrete: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Return latent and deterministic sites `(S, *site)` at `position (S, D)`.
+    def constrain(
+        self, position: Tensor, discrete: Mapping[str, Tensor] | None = None, at_once: int = MAX_POINTS
+    ) -> dict[str, Tensor]:
+        """Return latent and deterministic sites `(S, *site)` at `position (S, D)`, so many `at_once`.
 
         Without values `(S, *site)` of the `discrete` sites, what depends on them is left out.
         """
@@ -69,7 +71,7 @@ class LogDensity:
             return evaluate(self.model, self.data, self.sites, flat, point).values
 
         with self.context(), torch.no_grad():
-            return {**map_points(sites, points, self.rung), **(discrete or {})}
+            return {**map_points(sites, points, self.rung, at_once), **(discrete or {})}
 
     def discrete(self, position: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         """Return the discrete sites `(S, *site)`, as whole numbers, at `position (S, D)`.

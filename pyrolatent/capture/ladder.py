@@ -129,13 +129,15 @@ def close(found: Tensor, expected: Tensor) -> bool:
     return torch.allclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
-def map_points(function: Callable[[Any], dict[str, Tensor]], points: Any, rung: Rung) -> dict[str, Tensor]:
+def map_points(
+    function: Callable[[Any], dict[str, Tensor]], points: Any, rung: Rung, at_once: int = MAX_POINTS
+) -> dict[str, Tensor]:
     """Return `function` of each of `points (S, ...)`, stacked `(S, ...)`; no gradient, no capture.
 
-    `points` is a tensor or a dictionary of them.
+    `points` is a tensor or a dictionary of them; so many run at once.
     """
     if is_vectorised(rung):
-        return vmap(writable(function) if rung == "shim" else function, chunk_size=MAX_POINTS)(points)
+        return vmap(writable(function) if rung == "shim" else function, chunk_size=at_once)(points)
     if isinstance(points, dict):
         points = [dict(zip(points, row, strict=True)) for row in zip(*points.values(), strict=True)]
     return stacked([function(point) for point in points])

@@ -31,7 +31,7 @@ from pyrolatent.infer.proposal import NormalProposal
 from pyrolatent.result import Fit, Problem
 from pyrolatent.seeds import generator
 
-MAX_NUMBERS = 2**22  # draws of what rows have of their own, kept in a fit
+MAX_NUMBERS = 2**21  # draws of what rows have of their own, kept in a fit
 WORTH = 10.0  # nats that a mixture should be above a single component
 ROUNDS = 2  # of formulas, whose scales depend on locations
 
@@ -112,7 +112,8 @@ def samples_at(problem: Problem, density: LogDensity, sites: SiteTable, draws: T
     if not sites.row_latents:
         first, again = density.constrain(draws[:1]), whole.constrain(draws[:1])
         source = density if all(close(first[name], again[name]) for name in shared) else whole
-    pieces = map(source.constrain, draws.split(source.points_at_once))
+    size = source.points_at_once
+    pieces = (source.constrain(some, at_once=size) for some in draws.split(size))
     found = [{name: values[name].cpu() for name in shared} for values in pieces]
     return {name: torch.cat([part[name] for part in found])[None] for name in shared}
 

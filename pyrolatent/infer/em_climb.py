@@ -16,6 +16,7 @@ from pyrolatent.infer.em_starts import climbed_starts, cluster_starts
 from pyrolatent.infer.em_steps import MixtureSteps, Steps
 from pyrolatent.infer.laplace import COMPARABLE
 from pyrolatent.infer.modes import Mode, newton_ascent
+from pyrolatent.infer.relabelling import in_order
 from pyrolatent.infer.start import check_same_model, starting_draws
 from pyrolatent.result import Fit, Problem
 from pyrolatent.seeds import generator
@@ -148,6 +149,7 @@ def different(heights: Tensor) -> list[int]:
 
 def peak_above(steps: Steps, latents: Tensor) -> Peak:
     """Return the peak above `latents (R,)`, by Newton's method."""
+    latents = in_order(steps, latents) if isinstance(steps, MixtureSteps) else latents
     mode = newton_ascent(steps.log_likelihood, steps.latents.position(latents[None])[0])
     cells = steps.latents.of_positions(mode.position[None])
     return Peak(mode, cells[0], bool(spikes(steps, cells)[0]))

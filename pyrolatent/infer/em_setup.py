@@ -65,7 +65,7 @@ def steps_of(problem: Problem, penalised: bool) -> tuple[Steps, SiteTable]:
         rows = shared_rows(parts, sites.rows) if structure.is_mixture and sites.rows else None
         few = at_few_rows(problem, sites, random) if rows else None
         if rows and few is not None:
-            return MixtureSteps(rows, structure.formulas, Latents(few, layout)), sites
+            return MixtureSteps(rows, structure.formulas.without_order(), Latents(few, layout)), sites
     density = capture_density(
         model, data, seed=problem.seed, dtype=problem.dtype, device=device,
         total=lambda joint: log_total(counted(joint, penalised)),

@@ -6,7 +6,7 @@ conditional maximum, so the likelihood never falls.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -64,6 +64,7 @@ class Formulas:
         layout: Of the latents.
         supports: Of the latents.
         narrow: Latents that a formula could lead out of theirs.
+        exchangeable: Latents whose order is kept in the end only.
     """
 
     parts: tuple[Part, ...]
@@ -71,6 +72,7 @@ class Formulas:
     layout: Layout
     supports: Mapping[str, Constraint]
     narrow: tuple[str, ...]
+    exchangeable: tuple[str, ...] = ()
 
     @property
     def known(self) -> Tensor:
@@ -100,13 +102,20 @@ class Formulas:
         A density of an exponential family has one peak, so half the way is also a way up.
         """
         for name in self.narrow:
-            for _ in range(HALVINGS):
+            own = self.layout.pack({n: torch.full(s, n == name) for n, s in self.layout.shapes.items()})
+            for halvings in range(HALVINGS + 1):
                 inside = self.inside(name, new)
                 if inside.all():
                     break
-                own = self.layout.pack({n: torch.full(s, n == name) for n, s in self.layout.shapes.items()})
-                new = torch.where(own & ~inside[:, None], (old + new) / 2, new)
+                back = old if halvings == HALVINGS else (old + new) / 2
+                new = torch.where(own & ~inside[:, None], back, new)
         return new
+
+    def without_order(self) -> "Formulas":
+        """Return the same that keep to no order of exchangeable components, which no likelihood knows."""
+        free = {name: s for name, s in self.supports.items() if plain(s) is constraints.ordered_vector}
+        narrow = tuple(name for name in self.narrow if name not in free)
+        return replace(self, narrow=narrow, exchangeable=tuple(free))
 
     def inside(self, name: str, latents: Tensor) -> Tensor:
         """Return at which of `latents (B, R)` one of them is in its support `(B,)`."""
@@ -115,7 +124,8 @@ class Formulas:
 
     def possible(self, latents: Tensor) -> Tensor:
         """Return which of `latents (B, R)` are in all supports, for each cell `(B, 1)`."""
-        return torch.stack([self.inside(name, latents) for name in self.supports]).all(0)[:, None]
+        checked = [name for name in self.supports if name not in self.exchangeable]
+        return torch.stack([self.inside(name, latents) for name in checked]).all(0)[:, None]
 
 
 def formulas(

@@ -10,7 +10,7 @@ known at all, arms have no names and come in the order of their locations.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, final, get_args
 
@@ -39,6 +39,7 @@ KINDS: Mapping[str, str] = {
     "revenue": "real",
 }
 OWN_UNITS = ("poisson", "negative_binomial", "revenue")  # outcomes that are not standardised
+OF_ARMS = ("mean", "sd", "share", "location", "spread", "probability", "rate", "log_rate", "concentration")
 TOGETHER = ("bernoulli", "revenue")  # of which rows without labels do not tell arms apart
 
 Latents = dict[str, Tensor]
@@ -125,7 +126,19 @@ class ABTest(Pair):
     @property
     def num_arms(self) -> int:
         """K."""
-        return self.arms if isinstance(self.arms, int) else len(column_of(self.columns, self.arms).categories)
+        return len(self.arm_names)
+
+    @property
+    def arm_names(self) -> list[Any]:
+        """What arms are called: by their labels, or by their place in the order."""
+        if isinstance(self.arms, str):
+            return list(column_of(self.columns, self.arms).categories)
+        return [f"arm {number}" for number in range(1, self.arms + 1)]
+
+    @property
+    def first_axes(self) -> Mapping[str, tuple[str, Sequence[Hashable]]]:
+        arms = dict.fromkeys(OF_ARMS, ("arms", self.arm_names))
+        return {**arms, "slope": ("covariates", self.covariates)}
 
     @property
     def schema(self) -> Schema:
