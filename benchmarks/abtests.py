@@ -2,9 +2,9 @@
 
 Run as `python -m benchmarks.abtests null` and `python -m benchmarks.abtests rows`.
 
-`null`: simulated tests of two arms of about 200 rows each, both N(50, 10), analysed by `abtest.analyze` with its
-defaults.  Reported are how often P(better) is above .975 or below .025, which should be 5 %, and how often the
-90 % interval of the uplift holds 0.  Runs are appended in batches of 500 and resumed from what is there.
+`null`: simulated tests of two arms of about 200 rows each, both N(50, 10), analysed by `abtest.analyze` with
+its defaults.  Reported are how often P(better) is above .975 or below .025, which should be 5 %, and how
+often the 90 % interval of the uplift holds 0.  Runs are appended in batches of 500 and resumed from there.
 
 `rows`: `analyze` on a million rows, normal, with all labels and with a fifth of them missing.
 """

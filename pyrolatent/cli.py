@@ -14,7 +14,7 @@ from typing import Any, TextIO, final, get_args
 import click
 import pandas as pd
 
-from pyrolatent.abtest import analyze, plain
+from pyrolatent.abtest.analysis import analyze, plain
 from pyrolatent.ampute import MECHANISMS, ampute
 from pyrolatent.declared import kinds_to_json, read_kinds
 from pyrolatent.errors import ArgumentError, FitWarning, PyrolatentError

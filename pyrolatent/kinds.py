@@ -204,7 +204,17 @@ def _ordered(series: pd.Series) -> bool:
 def _distinct_labels(series: pd.Series) -> list[Label]:
     if isinstance(series.dtype, pd.CategoricalDtype):
         return series.dtype.categories.tolist()
-    return series.dropna().drop_duplicates().sort_values().tolist()
+    different = series.dropna().drop_duplicates()
+    try:
+        return different.sort_values().tolist()
+    except TypeError as error:
+        types = sorted({type(label).__name__ for label in different})
+        raise DataError(
+            "labels of several types",
+            where=f"column {series.name!r}",
+            why=", ".join(types),
+            remedy="Convert the column with .astype(str)",
+        ) from error
 
 
 def _name(series: pd.Series) -> str | int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pyrolatent.abtest import ABResult
+from pyrolatent.abtest.analysis import ABResult
 from pyrolatent.cells import cell_table
 from pyrolatent.export import to_inference_data
 from pyrolatent.folders import output_folder

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from scipy import stats
 
 import pyrolatent as pyl
-from pyrolatent.abtest import ABResult, analyze
-from pyrolatent.choices import arm_table, as_range, lift_table
+from pyrolatent.abtest.analysis import ABResult, analyze
+from pyrolatent.abtest.choices import arm_table, as_range, lift_table
 from pyrolatent.cli import main
 from pyrolatent.errors import ArgumentError, DataError, FitWarning
 
@@ -181,7 +181,26 @@ def test_ugly_tables_are_refused_with_what_to_do() -> None:
     assert "rope is no range: got -1" in refused(frame, rope=-1)
     assert "column 'sales'" in refused(frame, family="bernoulli")
     assert "column 'sales'" in refused(frame.assign(sales=frame["sales"].astype(str) + " EUR"))
+    mixed = frame["group"].map({"control": 1, "treatment": "b"}).astype(object)
+    assert "column 'group': labels of several types: int, str" in refused(frame.assign(group=mixed))
     assert "infinite" in refused(frame.assign(sales=frame["sales"].where(frame["sales"] < 80, np.inf)))
+
+
+def test_answers_in_words_and_an_arm_without_any_yes() -> None:
+    random = np.random.default_rng(3)
+    group = np.array(["a", "b"])[random.integers(2, size=400)]
+    yes = random.random(400) < np.where(group == "a", 0.2, 0.4)
+    frame = pd.DataFrame({"bought": np.where(yes, "yes", "no"), "group": group})
+    numbers = frame.assign(bought=yes.astype(float))
+    found, same = (quiet(table, "bought", "group", family="bernoulli") for table in (frame, numbers))
+    pd.testing.assert_frame_equal(found.arms, same.arms)
+    assert found.lift.loc["b", "t"] == pytest.approx(
+        stats.ttest_ind(yes[group == "b"], yes[group == "a"], equal_var=False).statistic
+    )
+    never = frame.assign(bought=np.where(yes & (group == "b"), "yes", "no"))
+    never = never.assign(bought=never["bought"].astype(str))
+    weak = quiet(never, "bought", "group", family="bernoulli")
+    assert weak.sentence.endswith("Read the warnings first.") and "'probability'" in " ".join(weak.warnings)
 
 
 # Decisions from draws

@@ -24,6 +24,7 @@ import pyrolatent as pyl
 from pyrolatent.models import BayesianMVN
 from pyrolatent.seeds import seeded
 from tests.calibration import LEVEL, joint_p_value, p_values
+from tests.sbc_abtests import FAMILIES, abtest_case
 
 REPLICATES, THIN = 500, 10
 METHOD = pyl.HMC(num_chains=64, num_warmup=100, num_draws=2 * THIN)
@@ -160,6 +161,7 @@ def hierarchy_quantities(sites: Sites, data: Sites) -> Sites:
 CASES = {
     "mvn with holes": Case(mvn_prior, mvn_simulate, mvn_fit, mvn_quantities),
     "hierarchy": Case(hierarchy_prior, hierarchy_simulate, hierarchy_fit, hierarchy_quantities),
+    **{f"A/B test, {family}": Case(*abtest_case(family, METHOD)) for family in FAMILIES},
 }
 
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy as np
 import pandas as pd
 
 from pyrolatent.errors import ArgumentError, DataError
-from pyrolatent.models.abtest import KINDS, ABTest, Family, Priors
+from pyrolatent.models.abtest import KINDS, ABTest, Family, Priors, column_of
 from pyrolatent.schema import check_names, infer_schema, listing
 
 MOST_ARMS = 20
@@ -46,7 +47,8 @@ class Trial:
         if self.group is None:
             return {}
         rows = self.table[[self.outcome, self.group]].dropna()
-        return {name: rows.loc[rows[self.group] == name, self.outcome].to_numpy(float) for name in self.names}
+        numbers = column_of(self.pair.columns, self.outcome).values(rows[self.outcome])
+        return {name: numbers[(rows[self.group] == name).to_numpy()] for name in self.names}
 
     @property
     def num_silent(self) -> int:
@@ -68,13 +70,20 @@ class Trial:
 
     def welch(self, control: Any) -> pd.DataFrame:
         """Return Welch's t test of each other arm against the control: t, degrees of freedom, p."""
-        from scipy.stats import ttest_ind  # slow to import
+        from scipy.stats import t as student  # slow to import
 
-        parts, found = self.outcomes, {}
-        for name in (name for name in parts if name != control):
-            test = ttest_ind(parts[name], parts[control], equal_var=False)
-            found[name] = {"t": float(test.statistic), "df": float(test.df), "p": float(test.pvalue)}
-        return pd.DataFrame.from_dict(found, orient="index")
+        means = {
+            name: (part.mean(), part.var(ddof=1) / len(part), len(part) - 1)
+            for name, part in self.outcomes.items()
+        }
+        base, error, rest = means.pop(control)
+        lines = {}
+        for name, (mean, own, others) in means.items():
+            squares = own**2 / others + error**2 / rest
+            with np.errstate(divide="ignore", invalid="ignore"):  # where all outcomes of both arms are equal
+                t, df = (mean - base) / np.sqrt(own + error), (own + error) ** 2 / squares
+            lines[name] = {"t": t, "df": df, "p": 2 * student.sf(abs(t), df)}
+        return pd.DataFrame.from_dict(lines, orient="index")
 
     def mismatch(self, shares: Mapping[Any, float] | None) -> float:
         """Return the probability that labels are as far from the planned shares as these are."""

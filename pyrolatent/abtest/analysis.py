@@ -17,7 +17,8 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from pyrolatent.choices import Range, arm_table, as_range, lift_table
+from pyrolatent.abtest.choices import Range, arm_table, as_range, lift_table
+from pyrolatent.abtest.trial import MISMATCH, Trial, as_trial
 from pyrolatent.errors import FitWarning
 from pyrolatent.export import to_inference_data
 from pyrolatent.fit import fit
@@ -27,7 +28,6 @@ from pyrolatent.infer.method import Method
 from pyrolatent.models.abtest import Family, Priors
 from pyrolatent.result import Fit
 from pyrolatent.schema import listing
-from pyrolatent.trial import MISMATCH, Trial, as_trial
 
 NUM_DRAWS = 10_000  # of a normal approximation, which are cheap
 FEW = 30  # outcomes of an arm below which a normal approximation is rough
@@ -141,7 +141,8 @@ def analyze(
     for message in doubts:
         warnings.warn(message, FitWarning, stacklevel=2)
     doubts = (*found.warnings, *doubts)
-    return ABResult(arms, lift, in_words(arms, lift, chosen), doubts, chosen, outcome, found)
+    sentence = in_words(arms, lift, chosen) + (" Read the warnings first." if doubts else "")
+    return ABResult(arms, lift, sentence, doubts, chosen, outcome, found)
 
 
 def doubts_of(trial: Trial, method: Method, shares: Mapping[Any, float] | None) -> tuple[str, ...]:

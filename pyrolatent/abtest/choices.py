@@ -63,8 +63,10 @@ def lift_table(means: Draws, names: Sequence[Any], control: Any, rope: Range | N
 def lift(means: Draws, base: Draws, rope: Range | None) -> dict[str, float]:
     """Return one line of the table, from draws `(S,)` of an arm and of the control."""
     absolute = means - base
-    certain = (base > 0).all() or (base < 0).all()
-    relative = absolute / np.abs(base) if certain else np.full_like(base, np.nan)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        relative = absolute / np.abs(base)
+        certain = ((base > 0).all() or (base < 0).all()) and np.isfinite(relative.sum())
+    relative = relative if certain else np.full_like(base, np.nan)
     found: dict[str, float] = {}
     for name, values in (("absolute", absolute), ("relative", relative)):
         low, high = np.quantile(values, INTERVAL)
