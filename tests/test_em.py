@@ -184,7 +184,7 @@ def test_equal_rows_are_counted_once_and_parts_do_not_matter(monkeypatch: pytest
     latents = random_latents(steps, 3)
     whole = steps.improved(latents)
     index = torch.repeat_interleave(torch.arange(len(steps.rows.counts)), steps.rows.counts.long())
-    one_each = replace(steps.rows.take(index), counts=torch.ones(len(index), dtype=FLOAT))
+    one_each = replace(steps.rows.take(index), counts=torch.ones(len(index), dtype=FLOAT), once=True)
     monkeypatch.setattr("pyrolatent.infer.shared_rows.CELLS", 1)
     for found, wanted in zip(replace(steps, rows=one_each).improved(latents), whole, strict=True):
         torch.testing.assert_close(found, wanted)

@@ -61,7 +61,7 @@ def evidence(steps: MixtureSteps) -> Tensor:
     for part, block in zip(rows.parts, rows.blocks, strict=True):
         if block.fixed is None and all(bool((source.index >= size).all()) for source in part.sources):
             natural = part.family.natural(*part.parameters(rows.design.new_zeros(1, size)))
-            told += natural[0][block.cells].flatten(1) @ rows.design[block.columns]
+            told += natural[0][block.cells].flatten(1) @ rows.design[rows.place[block.columns]]
     return told
 
 
@@ -72,7 +72,7 @@ def features_of(steps: MixtureSteps) -> Tensor:
         varies = bool((block.cells != block.cells[:1]).any())
         latent = any(bool((source.index < steps.latents.layout.size).any()) for source in part.sources)
         if block.fixed is None and varies and latent:
-            statistics = rows.design[block.columns].unflatten(0, (block.cells.shape[1], -1))
+            statistics = rows.design[rows.place[block.columns]].unflatten(0, (block.cells.shape[1], -1))
             kept = statistics if isinstance(part.family, CategoricalFamily) else statistics[:, 1:2]
             found.append(kept.flatten(0, 1))
     if not found:

@@ -11,7 +11,7 @@ into the cache.  The posterior shares of c, times T, are also the gradient by et
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import final
 
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from pyrolatent.capture.copies import Part
 
-CELLS = 2**15  # log-probabilities at a time: 256 KiB in float64
+CELLS = 2**16  # log-probabilities at a time: 256 KiB in float64
+GROUP = 16  # factors of a product whose log is taken at once; (1 / C)^16 must be a number
 LIKE = 1_000  # rows among which equal ones are looked for
 WORTH = 0.5  # share of different rows below which equal ones are counted
 
@@ -49,8 +50,11 @@ class SharedRows:
     Attributes:
         parts: Cells of all sites.
         blocks: Of each part: as columns of T, or as values of a discrete site.
-        design: T `(P, N)`; the first row is 1.
+        design: T `(P, N)`, no row of 1 but the first.
+        place: Where in it each statistic of the blocks stands `(all,)`: of a cell that all rows have, the
+            statistic that is 1 is the first row.
         counts: How often each row is in the data `(N,)`.
+        once: Whether that is once for all.
         constant: What the latents do not change, in nats.
         num_values: C, the number of values that the discrete sites have together.
     """
@@ -58,27 +62,27 @@ class SharedRows:
     parts: Sequence[Part]
     blocks: tuple[Block, ...]
     design: Tensor
+    place: Tensor
     counts: Tensor
+    once: bool
     constant: Tensor
     num_values: int
 
     def take(self, index: Tensor) -> "SharedRows":
         """Return the same of some rows `(M,)`, which may repeat."""
-        return SharedRows(
-            self.parts, self.blocks, self.design[:, index], self.counts[index], self.constant, self.num_values
-        )
+        return replace(self, design=self.design[:, index], counts=self.counts[index])
 
     def coefficients(self, natural: Sequence[Tensor]) -> Tensor:
         """Return eta `(B, C, P)` from the natural parameters `(B, U, S)` of each part."""
         size = natural[0].shape[0], self.num_values
-        eta = torch.zeros(*size, len(self.design), dtype=self.design.dtype, device=self.design.device)
+        eta = torch.zeros(*size, len(self.place), dtype=self.design.dtype, device=self.design.device)
         for block, own in zip(self.blocks, natural, strict=True):
             picked = own[:, block.cells]  # (B, C, d, S)
             if block.fixed is not None:
                 eta[..., 0] += (picked[:, :, 0] * block.fixed).sum(-1)
             else:
                 eta[..., block.columns] += picked.flatten(2)
-        return eta
+        return eta.new_zeros(*size, len(self.design)).index_add_(2, self.place, eta)
 
     def expected(self, eta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log-likelihood `(B,)` in nats and its gradient `(B, C, P)` by `eta (B, C, P)`."""
@@ -86,19 +90,22 @@ class SharedRows:
         flat, size = eta.flatten(0, 1), max(512, CELLS // (starts * values))
         total, sums = self.constant.expand(starts).clone(), torch.zeros_like(flat)
         for begin in range(0, len(self.counts), size):
-            some, counts = self.design[:, begin : begin + size], self.counts[begin : begin + size]
+            some = self.design[:, begin : begin + size]
             logits = (flat @ some).unflatten(0, (starts, values))
-            top = logits.amax(1)
-            shares = logits.sub_(top[:, None]).exp_()
-            norm = shares.sum(1)
-            total += (top.add_(norm.log())) @ counts
-            shares *= (counts / norm)[:, None]
+            shares = logits.softmax(1)
+            # log sum exp is the largest logit less the log of the largest share, which is 1 / C at least
+            if self.once:
+                total += logits.amax(1).sum(1) - log_sum(shares.amax(1))
+            else:
+                counts = self.counts[begin : begin + size]
+                total += (logits.amax(1) - shares.amax(1).log()) @ counts
+                shares *= counts
             sums.addmm_(shares.flatten(0, 1), some.mT)
         return total, sums.unflatten(0, (starts, values))
 
     def sums(self, gradient: Tensor) -> list[Tensor]:
         """Return the sums of statistics `(B, U, S)` of each part, from the gradient `(B, C, P)` by eta."""
-        found = []
+        found, gradient = [], gradient[..., self.place]
         for part, block in zip(self.parts, self.blocks, strict=True):
             if block.fixed is not None:
                 terms = gradient[..., :1] * block.fixed
@@ -146,8 +153,13 @@ def shared_rows(parts: Sequence[Part], num_rows: int) -> SharedRows | None:
             if own.shape[-2] > 1:
                 return None
             blocks.append(Block(cells, slice(0, 1), own.expand(*values, 1, -1).flatten(0, -2)))
-    design, counts = counted(torch.cat(columns))
-    return SharedRows(parts, tuple(blocks), design, counts, constant, prod(values))
+    whole = torch.cat(columns)
+    own = ~(whole == 1).all(1)
+    own[0] = True
+    place = torch.where(own, own.cumsum(0) - 1, 0)
+    design, counts = counted(whole[own])
+    once = bool((counts == 1).all())
+    return SharedRows(parts, tuple(blocks), design, place, counts, once, constant, prod(values))
 
 
 def batch_shape(part: Part) -> torch.Size:
@@ -160,6 +172,13 @@ def has_rows(part: Part, num_rows: int) -> bool:
     """True for cells that rows have, and not values of a discrete site that all rows share."""
     axis = part.value.ndim - part.event_dim - 1
     return axis >= 0 and part.value.shape[axis] == num_rows and part.value.shape[:axis].numel() == 1
+
+
+def log_sum(shares: Tensor) -> Tensor:
+    """Return the sum of logs `(B,)` of `shares (B, n)` that are not small, by few logs of products."""
+    whole = shares.shape[1] - shares.shape[1] % GROUP
+    products = shares[:, :whole].unflatten(1, (GROUP, -1)).prod(1)
+    return products.log().sum(1) + shares[:, whole:].log().sum(1)
 
 
 def right(tensor: Tensor, ndim: int) -> Tensor:
