@@ -4,7 +4,7 @@ Run as `python -m benchmarks.em iterations`, `... memory` and `... masked`.
 
 `iterations`: an iteration on a million rows, 2 and 5 components, from one start without a stopping rule:
 ours, `GaussianMixture` of scikit-learn, and a loop in NumPy with densities by SciPy: that of S. Li's article,
-which evaluates all densities a second time for the log-likelihood, and one that does so once.  All take turns;
+which evaluates all densities again for the log-likelihood, and one that does so once.  All take turns;
 reported are medians, ratios to the peers, and how far the log-likelihoods are apart, as a share.
 
 `memory`: peak memory of a whole fit of 10 million rows, beside that of the rows.
