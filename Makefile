@@ -28,6 +28,8 @@ bench: .venv/installed-test .venv-bench/installed
 	$(BIN)/python -m benchmarks.stages
 	$(BIN)/python -m benchmarks.images
 	$(BIN)/python -m benchmarks.deep
+	$(BIN)/python -m benchmarks.em
+	$(BIN)/python -m benchmarks.abtests
 	$(BIN)/python -m benchmarks.autoguide
 	$(BIN)/python -m benchmarks.scaling gradient
 	$(BIN)/python -m benchmarks.scaling chains

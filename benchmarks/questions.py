@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
-from benchmarks import latent_questions
+from benchmarks import latent_questions, trial_questions
 from benchmarks.rows import (
     UNKNOWN,
     Found,
@@ -427,6 +427,19 @@ QUESTIONS = (
     Question(
         "Memory", "recorded; flat on the device with ten times the draws",
         "python -m benchmarks.scaling memory", "scaling_memory", memory,
+    ),
+    Question(
+        "EM of a million rows",
+        "an iteration at most "
+        + ", ".join(f"{limit}x {peer}'s" for peer, limit in trial_questions.EM_BARS.items())
+        + "; log-likelihoods equal; bounded memory",
+        "python -m benchmarks.em", "em", trial_questions.em,
+    ),
+    Question(
+        "A/B tests",
+        "of 10,000 tests without effect 4.4 to 5.6 % are decided, and 89 to 91 % of 90 % intervals hold 0; "
+        f"a million rows in {trial_questions.ANALYSIS_BAR:g} s",
+        "python -m benchmarks.abtests", "abtests", trial_questions.tests,
     ),
     Question(
         "Compiling by itself", f'`compile="auto"` takes at most {AUTO_BAR}x the better of always and never',
