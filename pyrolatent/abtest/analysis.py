@@ -29,6 +29,7 @@ from pyrolatent.models.abtest import Family, Priors
 from pyrolatent.result import Fit
 from pyrolatent.schema import listing
 
+MOST_TOLD = 0.5  # share of rows with a label
 NUM_DRAWS = 10_000  # of a normal approximation, which are cheap
 FEW = 30  # outcomes of an arm below which a normal approximation is rough
 
@@ -130,7 +131,9 @@ def analyze(
     limits = as_range(rope)
     trial = as_trial(frame, outcome, group, covariates, family, num_arms, priors or Priors())
     chosen = trial.control(control)
-    found = fit(trial.pair, trial.table, method or EM(num_draws=NUM_DRAWS), seed=seed, progress=False)
+    told = sum(trial.counts) >= MOST_TOLD * len(frame)  # labels leave one peak, so one start will do
+    method = method or EM(num_starts=1 if told else EM.num_starts, num_draws=NUM_DRAWS)
+    found = fit(trial.pair, trial.table, method, seed=seed, progress=False)
     draws = {name: value.double().numpy() for name, value in found.flat_samples().items()}
     arms = arm_table(draws["mean"], trial.names)
     arms.insert(0, "rows", trial.counts)

@@ -20,7 +20,7 @@ from pyrolatent.capture.messages import DATA_PLATE
 from pyrolatent.capture.sites import SiteTable
 from pyrolatent.infer.clock import Clock
 from pyrolatent.infer.em_climb import Budget, Ends, Peak, find_peaks
-from pyrolatent.infer.em_setup import steps_of
+from pyrolatent.infer.em_setup import at_few_rows, steps_of
 from pyrolatent.infer.em_starts import evidence
 from pyrolatent.infer.em_steps import MixtureSteps, Steps
 from pyrolatent.infer.laplace import COMPARABLE, sites_of
@@ -110,8 +110,10 @@ def samples_at(problem: Problem, density: LogDensity, sites: SiteTable, draws: T
         return whole.samples(draws[None], problem.seed)
     source = density
     if not sites.row_latents:
-        first, again = density.constrain(draws[:1]), whole.constrain(draws[:1])
-        source = density if all(close(first[name], again[name]) for name in shared) else whole
+        with density.context():
+            few = at_few_rows(problem, sites, generator(problem.seed, "few rows", device=problem.device))
+        first, again = (d.constrain(draws[:1]) for d in (few or whole, whole))
+        source = few if few and all(close(first[name], again[name]) for name in shared) else whole
     size = source.points_at_once
     pieces = (source.constrain(some, at_once=size) for some in draws.split(size))
     found = [{name: values[name].cpu() for name in shared} for values in pieces]

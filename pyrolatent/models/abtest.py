@@ -39,6 +39,7 @@ KINDS: Mapping[str, str] = {
     "revenue": "real",
 }
 OWN_UNITS = ("poisson", "negative_binomial", "revenue")  # outcomes that are not standardised
+ADDED = ("normal", "student")  # outcomes to which covariates add
 OF_ARMS = ("mean", "sd", "share", "location", "spread", "probability", "rate", "log_rate", "concentration")
 TOGETHER = ("bernoulli", "revenue")  # of which rows without labels do not tell arms apart
 
@@ -78,9 +79,9 @@ class Priors:
 class ABTest(Pair):
     """Outcomes of the rows of a table, by arm.
 
-    Sites in the table's units: `mean (K,)`, the mean outcome of each arm, `sd (K,)` its standard
-    deviation, and `share (K,)`, the share of each arm.  Discrete site `arm (N,)`, observed sites `label (N,)`
-    and `outcome (N,)`.
+    Sites in the table's units: `mean (K,)`, the mean outcome of each arm, `sd (K,)` its standard deviation
+    (of normal and Student's outcomes given covariates), and `share (K,)`, the share of each arm.  Discrete
+    site `arm (N,)`, observed sites `label (N,)` and `outcome (N,)`.
 
     Args:
         columns: The schema of the table, from `infer_schema`, with the outcome of the kind that its family
@@ -239,10 +240,12 @@ class ABTest(Pair):
     def record(self, latents: Latents, moved: Tensor) -> None:
         """Record mean and standard deviation of each arm's outcomes, in the table's units.
 
-        With covariates they are those of an arm that has all rows.
+        With covariates they are those of an arm that has all rows.  Where covariates add to the outcomes, and
+        they are 0 on average, that is a row on average, and `sd` is that of outcomes given covariates.
         """
         arms = {name: value[:, None] if value.ndim else value for name, value in latents.items()}
-        mean, sd = self.moments(self.distribution(arms, moved))
+        of_rows = torch.zeros(()) if self.family in ADDED else moved
+        mean, sd = self.moments(self.distribution(arms, of_rows))
         spread_of_rows = mean.var(1, correction=0)
         pyro.deterministic("mean", mean.mean(1))
         pyro.deterministic("sd", (sd.square().mean(1) + spread_of_rows).sqrt())
