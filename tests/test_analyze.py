@@ -146,6 +146,13 @@ def test_few_outcomes_are_told_of_em_alone() -> None:
     assert not any("fewer than 30" in message for message in sampled.warnings)
 
 
+def test_labels_that_look_alike_are_told() -> None:
+    frame = twin()
+    frame.iloc[::9, 1] = frame.iloc[::9, 1].map({"control": "Control ", "treatment": "treatment"})
+    found = quiet(frame, "sales", "group")
+    assert "['Control ', 'control'] differ by spaces or capitals alone" in " ".join(found.warnings)
+
+
 def test_rows_that_say_nothing_are_counted() -> None:
     frame = pd.concat([twin(), pd.DataFrame({"sales": [np.nan] * 3, "group": [None] * 3})])
     found = quiet(frame, "sales", "group")

@@ -56,6 +56,12 @@ class Trial:
         known = [self.outcome, *([] if self.group is None else [self.group])]
         return int(self.table[known].isna().all(axis=1).sum())
 
+    @property
+    def look_alikes(self) -> list[Any]:
+        """Labels that differ from another one by spaces and capitals alone."""
+        read = [str(name).strip().lower() for name in self.names]
+        return [name for name, text in zip(self.names, read, strict=True) if read.count(text) > 1]
+
     def control(self, name: Any) -> Any:
         """Return the arm that others are compared with.
 
