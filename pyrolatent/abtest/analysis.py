@@ -171,8 +171,8 @@ def doubts_of(trial: Trial, method: Method, shares: Mapping[Any, float] | None) 
         )
     if trial.look_alikes:
         found.append(
-            f"Labels {listing(trial.look_alikes)} differ by spaces or capitals alone, and count as arms of their "
-            "own. Write them alike, as by frame[group].str.strip(), if they are the same."
+            f"Labels {listing(trial.look_alikes)} differ by spaces or capitals alone, and count as arms of "
+            "their own. Write them alike, as by frame[group].str.strip(), if they are the same."
         )
     if trial.num_silent:
         found.append(f"{trial.num_silent} rows have neither outcome nor label and say nothing.")
