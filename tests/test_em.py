@@ -306,6 +306,26 @@ def test_one_seed_one_result_and_a_fit_to_start_from() -> None:
     assert sampled.info["log_likelihood"] == pytest.approx(first.info["log_likelihood"], abs=1e-6)
 
 
+def test_a_killed_run_goes_on_where_its_last_stage_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = models.normal_data()
+    whole = quiet(models.normal, data)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr("pyrolatent.infer.em_climb.newton_ascent", killed)
+        with pytest.raises(KeyboardInterrupt):
+            quiet(models.normal, data, checkpoint=tmp_path / "kept")
+    monkeypatch.setattr("pyrolatent.infer.em_climb.iterated", killed)  # has been done before
+    on = quiet(models.normal, data, resume=tmp_path / "kept")
+    assert on.info["num_steps"] == whole.info["num_steps"]
+    for name, draws in whole.samples.items():
+        torch.testing.assert_close(on.samples[name], draws, rtol=0, atol=0)
+
+
 def test_labels_of_rows_are_drawn_and_large_tables_keep_none(monkeypatch: pytest.MonkeyPatch) -> None:
     data = models.normal_data()
     found = quiet(models.normal, data)

@@ -85,7 +85,7 @@ class EM(Method):
             "rung": density.rung,
             "reason": density.batched.reason,
             "compiled": False,
-            "num_steps": ends.count,
+            "num_steps": int(ends.count),
             "log_likelihood": float(best.log_density),
             "num_peaks": len(peaks),
         }
@@ -122,7 +122,11 @@ def samples_at(problem: Problem, density: LogDensity, sites: SiteTable, draws: T
 
 def unfinished(ends: Ends) -> tuple[str, ...]:
     """Return a warning of starts that were cut."""
-    return () if ends.finished else (f"EM was still gaining after {ends.count} iterations. Raise num_steps.",)
+    return (
+        ()
+        if ends.finished
+        else (f"EM was still gaining after {int(ends.count)} iterations. Raise num_steps.",)
+    )
 
 
 def peak_doubts(peaks: list[Peak]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from pyrolatent.infer.em_steps import MixtureSteps, Steps
 from pyrolatent.infer.laplace import COMPARABLE
 from pyrolatent.infer.modes import Mode, newton_ascent
 from pyrolatent.infer.relabelling import in_order
+from pyrolatent.infer.stages import Kept, kept_of
 from pyrolatent.infer.start import check_same_model, starting_draws
 from pyrolatent.result import Fit, Problem
 from pyrolatent.seeds import generator
@@ -58,14 +59,14 @@ class Ends:
     Attributes:
         latents: `(B, R)`.
         total: Log-likelihoods there `(B,)`, in nats.
-        count: Iterations.
-        finished: Whether none of them was cut.
+        count: Iterations `()`.
+        finished: Whether none of them was cut `()`.
     """
 
     latents: Tensor
     total: Tensor
-    count: int
-    finished: bool
+    count: Tensor
+    finished: Tensor
 
 
 @final
@@ -86,18 +87,19 @@ class Budget:
 
 def find_peaks(budget: Budget, steps: Steps, problem: Problem, bar: Any) -> tuple[list[Peak], Ends]:
     """Return the peaks that starts lead to, the best first, and where EM ended."""
+    kept = kept_of(problem)
     if problem.start is not None:
         starts = steps.latents.of_positions(begun(problem.start, steps))
     elif isinstance(steps, MixtureSteps):
         some = screened(steps, problem)
         starts = cluster_starts(some, budget.num_starts, problem.seed)
         if some is not steps:
-            first, _ = peaks_from(budget, some, starts, bar)
+            first, _ = peaks_from(budget, some, starts, kept, bar)
             near = [p for p in first if first[0].mode.log_density - p.mode.log_density < COMPARABLE]
             starts = torch.stack([peak.latents for peak in near])
     else:
         starts = climbed_starts(steps, budget.num_starts, problem.seed)
-    return peaks_from(budget, steps, starts, bar)
+    return peaks_from(budget, steps, starts, kept, bar)
 
 
 def screened(steps: MixtureSteps, problem: Problem) -> MixtureSteps:
@@ -119,16 +121,16 @@ def begun(start: Fit, steps: Steps) -> Tensor:
     return starting_draws(density, start).mean(0, keepdim=True)
 
 
-def peaks_from(budget: Budget, steps: Steps, starts: Tensor, bar: Any) -> tuple[list[Peak], Ends]:
+def peaks_from(budget: Budget, steps: Steps, starts: Tensor, kept: Kept, bar: Any) -> tuple[list[Peak], Ends]:
     """Return the peaks that `starts (B, R)` lead to, the best first, and where EM ended."""
-    ends = iterated(budget, steps, starts, bar, hands_over=True)
+    ends = Ends(**kept.once(lambda: vars(iterated(budget, steps, starts, bar, hands_over=True))))
     spiked = spikes(steps, ends.latents)
     real = ends.total if spiked.all() else torch.where(spiked, -torch.inf, ends.total)
     tried = torch.stack([ends.latents[start] for start in different(real)[:KEPT] if real[start].isfinite()])
-    peaks = [peak_above(steps, latents) for latents in tried]
+    peaks = [peak_above(steps, latents, kept) for latents in tried]
     if not all(peak.is_one for peak in peaks):  # but a saddle, which Newton's method does not leave
-        ends = iterated(budget, steps, tried, bar, hands_over=False)
-        peaks = [peak_above(steps, latents) for latents in ends.latents]
+        ends = Ends(**kept.once(lambda: vars(iterated(budget, steps, tried, bar, hands_over=False))))
+        peaks = [peak_above(steps, latents, kept) for latents in ends.latents]
     heights = torch.stack(
         [torch.where(torch.tensor(p.spiked), -torch.inf, p.mode.log_density) for p in peaks]
     )
@@ -147,10 +149,11 @@ def different(heights: Tensor) -> list[int]:
     return found
 
 
-def peak_above(steps: Steps, latents: Tensor) -> Peak:
+def peak_above(steps: Steps, latents: Tensor, kept: Kept) -> Peak:
     """Return the peak above `latents (R,)`, by Newton's method."""
     latents = in_order(steps, latents) if isinstance(steps, MixtureSteps) else latents
-    mode = newton_ascent(steps.log_likelihood, steps.latents.position(latents[None])[0])
+    position = steps.latents.position(latents[None])[0]
+    mode = Mode(**kept.once(lambda: vars(newton_ascent(steps.log_likelihood, position))))
     cells = steps.latents.of_positions(mode.position[None])
     return Peak(mode, cells[0], bool(spikes(steps, cells)[0]))
 
@@ -187,7 +190,7 @@ def iterated(budget: Budget, steps: Steps, latents: Tensor, bar: Any, *, hands_o
         ahead = torch.where((length > 1) & steps.formulas.possible(ahead), ahead, latents[active])
         third, better = steps.improved(ahead)
         latents[active] = torch.where((third >= total[active])[:, None], better, latents[active])
-    return Ends(latents, total, count, not len(active))
+    return Ends(latents, total, torch.tensor(count), torch.tensor(not len(active)))
 
 
 def left_to_gain(gain: Tensor, shrinks: Tensor) -> Tensor:

@@ -31,6 +31,38 @@ Result = Mapping[str, Tensor]
 
 @final
 @dataclass(frozen=True)
+class Kept:
+    """Results that are computed once.
+
+    Attributes:
+        checkpoint: Where they are kept.
+        device: Of the run.
+        earlier: Results of an earlier process that this run has not come to yet.
+    """
+
+    checkpoint: Checkpoint
+    device: torch.device
+    earlier: deque[dict[str, Tensor]]
+
+    def once(self, compute: Callable[[], Result]) -> Result:
+        """Return what an earlier process has kept of this stage, else compute and keep it."""
+        if self.earlier:
+            return {name: value.to(self.device) for name, value in self.earlier.popleft().items()}
+        # Copied as a checkpoint would: the last bits of a product hang on how its factors lie in memory.
+        result = {n: x.clone(memory_format=torch.contiguous_format) for n, x in compute().items()}
+        self.checkpoint.write(None, result)
+        return result
+
+
+def kept_of(problem: Problem) -> Kept:
+    """Return the results of a run, with those that are kept of it."""
+    keeper = problem.checkpoint
+    keeper.read((), problem.device)
+    return Kept(keeper, problem.device, deque(keeper.pieces()))
+
+
+@final
+@dataclass(frozen=True)
 class Stages:
     """What a run has computed, and goes on to compute.
 
@@ -50,13 +82,7 @@ class Stages:
 
     def once(self, compute: Callable[[], Result]) -> Result:
         """Return what an earlier process has kept of this stage, else compute and keep it."""
-        if self.earlier:
-            device = self.points.density.device
-            return {name: value.to(device) for name, value in self.earlier.popleft().items()}
-        # Copied as a checkpoint would: the last bits of a product hang on how its factors lie in memory.
-        result = {n: x.clone(memory_format=torch.contiguous_format) for n, x in compute().items()}
-        self.checkpoint.write(None, result)
-        return result
+        return Kept(self.checkpoint, self.points.density.device, self.earlier).once(compute)
 
     def log_density(self, position: Tensor, least: float = math.inf) -> Tensor:
         """Return the log density in nats `(S,)` at `position (S, D)`, part by part.
@@ -88,5 +114,4 @@ def stages_of(problem: Problem, points: Points, num_draws: int) -> Stages:
     keeper, ranks = problem.checkpoint, problem.ranks
     batch = BATCH * ranks.size
     size = keeper.interval(math.ceil(num_draws / batch)) * batch
-    keeper.read((), problem.device)
-    return Stages(points, size, keeper, ranks, deque(keeper.pieces()))
+    return Stages(points, size, keeper, ranks, kept_of(problem).earlier)
