@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-import jinja2
 import numpy as np
 import pandas as pd
 
@@ -75,6 +74,8 @@ class ABResult:
         Raises:
             StoreError: The page cannot be written.
         """
+        import jinja2  # slow to import, as matplotlib is
+
         from pyrolatent.plots.figures import png_uri
 
         environment = jinja2.Environment(
