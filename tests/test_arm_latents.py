@@ -20,21 +20,19 @@ import torch
 from scipy import stats
 
 import pyrolatent as pyl
-from pyrolatent.abtest import latents as arm_latents
+from pyrolatent.abtest import asked
+from pyrolatent.abtest.asked import interval_of, parts
 from pyrolatent.abtest.latents import (
     Latents,
-    average_effect,
-    counterfactual,
     distances,
-    interval_of,
     latent_difference,
     latents_of,
     one_hot,
     p_value,
-    parts,
     permuted,
     resampled,
 )
+from pyrolatent.abtest.what_if import average_effect, counterfactual
 from pyrolatent.result import Fit
 from tests.small_fits import table_fit
 
@@ -182,7 +180,7 @@ def test_bootstrap_samples_and_permutations_keep_the_sizes_of_arms() -> None:
 
 
 def test_many_rows_are_resampled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arm_latents, "AT_ONCE", 1_000)
+    monkeypatch.setattr(asked, "AT_ONCE", 1_000)
     assert list(parts(10, 300)) == [3, 3, 3, 1]
     assert list(parts(2, 5_000)) == [1, 1]
     assert distances(toy(LABELS, SHIFTS, 0), 0, 8, permuted(np.random.default_rng(0), LABELS)).shape == (8,)

@@ -69,7 +69,7 @@ class Trial:
             ArgumentError: There is no such arm.
         """
         if name is None:
-            return next((arm for arm in self.names if str(arm).lower() in CONTROLS), self.names[0])
+            return self.names[likely_control(self.names)]
         if name not in self.names:
             raise ArgumentError(f"there is no arm {name!r}", why=f"the arms are {listing(self.names)}")
         return name
@@ -97,6 +97,11 @@ class Trial:
 
         planned = pd.Series([1.0 if shares is None else shares.get(name, 0.0) for name in self.names])
         return float(chisquare(self.counts, planned / planned.sum() * sum(self.counts)).pvalue)
+
+
+def likely_control(names: Sequence[Any]) -> int:
+    """Return the position of the arm that is called as controls are, else of the first."""
+    return next((k for k, name in enumerate(names) if str(name).lower() in CONTROLS), 0)
 
 
 def as_trial(
