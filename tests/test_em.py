@@ -411,6 +411,17 @@ def test_latents_of_rows_that_are_not_normal_are_refused() -> None:
         quiet(local, {"x": torch.ones(5, dtype=FLOAT)})
 
 
+def test_rows_that_depend_on_each_other_are_refused() -> None:
+    def centred(x: Tensor) -> None:
+        scale = pyro.sample("scale", dist.HalfNormal(1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, scale))
+            pyro.sample("x", dist.Normal(z - z.mean(), 1.0), obs=x)
+
+    with pytest.raises(ModelError, match=r"\['z'\].*rows of the model depend on each other"):
+        quiet(centred, {"x": torch.ones(5, dtype=FLOAT)})
+
+
 def test_latents_of_rows_beside_discrete_sites_are_refused() -> None:
     def both(x: Tensor) -> None:
         location = pyro.sample("location", dist.Normal(torch.zeros(2), 5.0).to_event(1))

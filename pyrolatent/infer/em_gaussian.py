@@ -190,8 +190,16 @@ def check_normal(rows: RowLatents, position: Tensor, random: torch.Generator, na
     """
     zeros = rows.zeros(position)
     elsewhere = random_start(tuple(zeros.shape), random, zeros.dtype)
-    _, precision = rows.curvature(position, zeros)
+    slope, precision = rows.curvature(position, zeros)
     _, again = rows.curvature(position, elsewhere)
+    first_moved = torch.cat([elsewhere[:1], zeros[1:]])
+    if not close(rows.curvature(position, first_moved)[0][1:], slope[1:]):
+        raise ModelError(
+            "the rows of the model depend on each other",
+            where=f"sites {names}",
+            why="the density of other rows changed with the latents of the first",
+            remedy="use HMC() or SVI()",
+        )
     if not close(again, precision) or torch.linalg.cholesky_ex(precision)[1].any():
         raise ModelError(
             "the latents of rows are not normal given all else, so EM cannot integrate them out",
