@@ -200,6 +200,19 @@ def complete(x: Tensor) -> None:
         pyro.sample("x", dist.Normal(location, spread), obs=x)
 
 
+def prices(x: Tensor) -> None:
+    """The first example of S. Li's article: a sum of two normal parts, of which neither is seen."""
+    mu, sigma = pyro.sample("mu", dist.Normal(0.0, 10.0)), pyro.sample("sigma", dist.HalfNormal(5.0))
+    nu, tau = pyro.sample("nu", dist.Normal(0.0, 10.0)), pyro.sample("tau", dist.HalfNormal(5.0))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(nu, tau))
+        pyro.sample("x", dist.Normal(mu + z, sigma), obs=x)
+
+
+def prices_data() -> Data:
+    return {"x": torch.tensor([5.0, 6.0, 7.0])}
+
+
 MIXTURES = {
     "normal": (normal, normal_data),
     "one spread": (one_spread, normal_data),

@@ -118,6 +118,21 @@ def test_the_likelihood_is_that_of_brute_force(family: Family, covariates: tuple
     assert float(found) == pytest.approx(total, abs=1e-8)
 
 
+@pytest.mark.parametrize("family", ["lognormal", "bernoulli", "poisson", "negative_binomial", "revenue"])
+def test_an_arm_has_the_mean_and_spread_of_all_rows(family: Family) -> None:
+    frame = table(family, 40)
+    pair = pair_of(frame, family, covariates=("before",))
+    data = pair.schema.encode(frame)
+    density = capture_density(pair.model, data, seed=0)
+    position = torch.linspace(-0.6, 0.5, density.dim, dtype=torch.float64)
+    sites = {name: value[0] for name, value in density.constrain(position[None]).items()}
+    moved = data["x"][:, 2:] @ sites["slope"]
+    mean, sd = pair.moments(pair.distribution({name: v[..., None] for name, v in sites.items()}, moved))
+    variance = sd.square().mean(1) + mean.var(1, correction=0)  # within rows, and between them
+    torch.testing.assert_close(sites["mean"], mean.mean(1))
+    torch.testing.assert_close(sites["sd"], variance.sqrt())
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_hidden_cells_do_not_matter(family: Family) -> None:
     frame = table(family, 40)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import pyrolatent as pyl
-from pyrolatent import HMC, NUTS, SVI, Fit, FitWarning, ImportanceSampling, Laplace, checkpoint
+from pyrolatent import EM, HMC, NUTS, SVI, Fit, FitWarning, ImportanceSampling, Laplace, checkpoint
 from pyrolatent.capture.density import capture_density
 from pyrolatent.errors import ModelError
 from pyrolatent.infer import optimizers
@@ -36,6 +36,7 @@ from pyrolatent.kernels.nuts import leaf_step
 from pyrolatent.models import BayesianMVN
 from pyrolatent.objectives import iwae
 from pyrolatent.psis import psis
+from tests import em_models
 from tests import user_models as um
 from tests.fake_device import DEVICE, OnDevice, Waits, fake_device, moved
 from tests.test_mvn import with_every_pattern
@@ -118,6 +119,16 @@ def of_pair(name: str, method: Method) -> Fitting:
     return run
 
 
+EM_MODELS = {**em_models.MIXTURES, **em_models.OTHERS, "prices": (em_models.prices, em_models.prices_data)}
+
+
+def of_shared(name: str) -> Fitting:
+    model, data = EM_MODELS[name]
+    return lambda place=HOST, **options: quick(
+        model, moved(data(), place), EM(num_starts=2, num_steps=30, num_draws=20), device=place, **options
+    )
+
+
 FITS: dict[str, Fitting] = {
     "HMC": of_schools(SHORT),
     "HMC chees": of_pair("AutoNormal", HMC(num_chains=4, num_warmup=20, num_draws=10, path="chees")),
@@ -133,6 +144,7 @@ FITS: dict[str, Fitting] = {
     "SVI VAE": of_pair("VAE", SVI(num_steps=20, batch_size=16, num_draws=10)),
     "SVI iwae": of_pair("VAE", SVI(iwae(3), num_steps=20, batch_size=16, num_draws=10)),
     "SVI rows": of_pair("latents of rows", SVI(num_steps=20, num_draws=10)),
+    **{f"EM {name}": of_shared(name) for name in ("normal", "labelled", "answers", "log spreads", "prices")},
 }
 
 
@@ -179,7 +191,7 @@ def rounding(found: Fit) -> float:
 def test_a_fit_runs_on_the_device_of_its_data(name: str, away: torch.device) -> None:
     found, expected = there(name, away), on_host(name)
     assert found.problem.device == away
-    assert found.info["rung"] == expected.info["rung"] == "vmap"
+    assert found.info["rung"] == expected.info["rung"] == ("eager" if name == "EM prices" else "vmap")
     check_same(found, expected, rounding(found))
 
 

@@ -29,8 +29,9 @@ from pyrolatent.errors import ArgumentError, FitWarning, ModelError
 from pyrolatent.fit import as_input
 from pyrolatent.infer.em import EM
 from pyrolatent.infer.em_gaussian import GaussianSteps
-from pyrolatent.infer.em_setup import read_structure, steps_of
+from pyrolatent.infer.em_setup import FEW, SCREENED, read_structure, screening_steps, steps_of
 from pyrolatent.infer.em_steps import Latents, MixtureSteps, ModelSteps, Steps, counted
+from pyrolatent.infer.points import Points
 from pyrolatent.infer.shared_rows import SharedRows
 from pyrolatent.pair import as_pair
 from pyrolatent.result import Problem
@@ -62,7 +63,8 @@ def general(problem: Problem, *, penalised: bool = False) -> ModelSteps:
     density = capture_density(problem.pair.model, problem.data, seed=0, total=total)
     with density.context():
         structure = read_structure(problem, density.sites, generator(0, "structure"), penalised)
-    return ModelSteps(structure.formulas, Latents(density, structure.formulas.layout), penalised)
+    points = Points(density, 1, None)
+    return ModelSteps(structure.formulas, Latents(density, structure.formulas.layout), points, penalised)
 
 
 def random_latents(steps: Steps, number: int, seed: int = 0) -> Tensor:
@@ -184,7 +186,8 @@ def test_equal_rows_are_counted_once_and_parts_do_not_matter(monkeypatch: pytest
     latents = random_latents(steps, 3)
     whole = steps.improved(latents)
     index = torch.repeat_interleave(torch.arange(len(steps.rows.counts)), steps.rows.counts.long())
-    one_each = replace(steps.rows.take(index), counts=torch.ones(len(index), dtype=FLOAT), once=True)
+    ones = torch.ones(len(index), dtype=FLOAT)
+    one_each = replace(steps.rows, design=steps.rows.design[:, index], counts=ones, once=True)
     monkeypatch.setattr("pyrolatent.infer.shared_rows.CELLS", 1)
     for found, wanted in zip(replace(steps, rows=one_each).improved(latents), whole, strict=True):
         torch.testing.assert_close(found, wanted)
@@ -337,9 +340,14 @@ def test_labels_of_rows_are_drawn_and_large_tables_keep_none(monkeypatch: pytest
     assert set(quiet(models.normal, data).samples) == {"shares", "location", "spread"}
 
 
-def test_many_rows_are_screened_and_agree() -> None:
+@pytest.mark.parametrize("model", [models.normal, models.log_spreads])
+def test_many_rows_are_screened_and_agree(model: Any) -> None:
     data = models.normal_data(12_000)
-    found = quiet(models.normal, data)
+    problem = problem_of(model, data)
+    _, sites = steps_of(problem, False)
+    some = screening_steps(problem, sites, False)
+    assert some is not None and some.latents.density.sites.rows in (FEW, SCREENED)
+    found = quiet(model, data)
     x = data["x"].numpy()[:, None]
     peer = GaussianMixture(2, tol=1e-12, max_iter=5_000, random_state=0, reg_covar=0).fit(x)
     assert found.info["log_likelihood"] == pytest.approx(peer.score(x) * len(x), abs=1e-5)
@@ -437,21 +445,9 @@ def test_latents_of_rows_beside_discrete_sites_are_refused() -> None:
 # Normal latents of rows
 
 
-def prices(x: Tensor) -> None:
-    """The first example of S. Li's article: a sum of two normal parts, of which neither is seen."""
-    mu, sigma = pyro.sample("mu", dist.Normal(0.0, 10.0)), pyro.sample("sigma", dist.HalfNormal(5.0))
-    nu, tau = pyro.sample("nu", dist.Normal(0.0, 10.0)), pyro.sample("tau", dist.HalfNormal(5.0))
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(nu, tau))
-        pyro.sample("x", dist.Normal(mu + z, sigma), obs=x)
-
-
-PRICES = {"x": torch.tensor([5.0, 6.0, 7.0])}
-
-
 @pytest.mark.usefixtures("context")
 def test_expected_prices_are_those_of_the_article_with_its_sums_right() -> None:
-    steps, _ = steps_of(problem_of(prices, PRICES), False)
+    steps, _ = steps_of(problem_of(models.prices, models.prices_data()), False)
     assert isinstance(steps, GaussianSteps)
     position = steps.latents.position(torch.tensor([[4.0, 1.0, 0.0, 1.0]], dtype=FLOAT))[0]
     mean, factor = steps.rows.posterior(position)
@@ -467,7 +463,7 @@ def test_expected_prices_are_those_of_the_article_with_its_sums_right() -> None:
 
 
 def test_only_the_sums_of_prices_are_known() -> None:
-    found = quiet(prices, PRICES, EM(num_starts=2))
+    found = quiet(models.prices, models.prices_data(), EM(num_starts=2))
     mu, log_sigma, nu, log_tau = found.state["position"]
     assert float(mu + nu) == pytest.approx(6.0, abs=1e-4)
     assert float((2 * log_sigma).exp() + (2 * log_tau).exp()) == pytest.approx(2 / 3, abs=1e-3)

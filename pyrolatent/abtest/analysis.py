@@ -24,7 +24,7 @@ from pyrolatent.fit import fit
 from pyrolatent.folders import write_text
 from pyrolatent.infer.em import EM
 from pyrolatent.infer.method import Method
-from pyrolatent.models.abtest import Family, Priors
+from pyrolatent.models.abtest import ADDED, Family, Priors
 from pyrolatent.result import Fit
 from pyrolatent.schema import listing
 
@@ -132,9 +132,7 @@ def analyze(
     limits = as_range(rope)
     trial = as_trial(frame, outcome, group, covariates, family, num_arms, priors or Priors())
     chosen = trial.control(control)
-    told = sum(trial.counts) >= MOST_TOLD * len(frame)  # labels leave one peak, so one start will do
-    method = method or EM(num_starts=1 if told else EM.num_starts, num_draws=NUM_DRAWS)
-    found = fit(trial.pair, trial.table, method, seed=seed, progress=False)
+    found = fit(trial.pair, trial.table, method or default_method(trial), seed=seed, progress=False)
     draws = {name: value.double().numpy() for name, value in found.flat_samples().items()}
     arms = arm_table(draws["mean"], trial.names)
     arms.insert(0, "rows", trial.counts)
@@ -147,6 +145,13 @@ def analyze(
     doubts = (*found.warnings, *doubts)
     sentence = in_words(arms, lift, chosen) + (" Read the warnings first." if doubts else "")
     return ABResult(arms, lift, sentence, doubts, chosen, outcome, found)
+
+
+def default_method(trial: Trial) -> EM:
+    """Return the method that is chosen for a test."""
+    told = sum(trial.counts) >= MOST_TOLD * len(trial.table)  # labels leave one peak, so one start will do
+    dear = trial.pair.covariates and trial.pair.family not in ADDED  # a mean is one over all rows
+    return EM(num_starts=1 if told else EM.num_starts, num_draws=EM.num_draws if dear else NUM_DRAWS)
 
 
 def doubts_of(trial: Trial, method: Method, shares: Mapping[Any, float] | None) -> tuple[str, ...]:

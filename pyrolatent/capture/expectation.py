@@ -14,11 +14,9 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from pyrolatent.capture.elimination import eliminate, log_product
-from pyrolatent.capture.enumeration import factor_graph, log_prob_of_cells, log_sum_product
+from pyrolatent.capture.enumeration import factor_graph, log_sum_product
 from pyrolatent.capture.joint import split_by_sum
 from pyrolatent.capture.messages import Message, log_prob_sum
-
-LEAST = -1e30  # in place of the log of 0, whose product with 0 is none
 
 Weights = dict[str, Tensor]
 
@@ -59,15 +57,3 @@ def log_total(messages: Mapping[str, Message]) -> Tensor:
 def weight_of(message: Message) -> Tensor:
     """Return how often the cells of a site count that no discrete one moves: its scale."""
     return torch.as_tensor(message["scale"], dtype=torch.get_default_dtype())
-
-
-def expected_log_prob(messages: Mapping[str, Message], weights: Mapping[str, Tensor]) -> Tensor:
-    """Return the expectation `()` of the log-probability of sites, each cell counted by its weight.
-
-    What cannot be, and is not expected, counts nothing.
-    """
-    terms = []
-    for name, weight in weights.items():
-        log_prob = log_prob_of_cells(messages[name])
-        terms.append(torch.where(weight > 0, weight * log_prob.clamp(min=LEAST), 0.0).sum())
-    return torch.stack(terms).sum()

@@ -20,7 +20,7 @@ from pyrolatent.capture.messages import DATA_PLATE
 from pyrolatent.capture.sites import SiteTable
 from pyrolatent.infer.clock import Clock
 from pyrolatent.infer.em_climb import Budget, Ends, Peak, find_peaks
-from pyrolatent.infer.em_setup import at_few_rows, steps_of
+from pyrolatent.infer.em_setup import at_few_rows, screening_steps, steps_of
 from pyrolatent.infer.em_starts import evidence
 from pyrolatent.infer.em_steps import MixtureSteps, Steps
 from pyrolatent.infer.laplace import COMPARABLE, sites_of
@@ -67,10 +67,11 @@ class EM(Method):
         with torch.no_grad():
             steps, sites = steps_of(problem, self.penalised)
             density = steps.latents.density
+            some = screening_steps(problem, sites, self.penalised) if problem.start is None else None
             clock.lap("structure")
             with density.context(), progress_bar(self.num_steps, wanted=problem.progress) as bar:
                 budget = Budget(self.num_starts, self.num_steps, self.tolerance)
-                peaks, ends = find_peaks(budget, steps, problem, bar)
+                peaks, ends = find_peaks(budget, steps, some, problem, bar)
                 best = peaks[0].mode
                 clock.lap("iterations")
                 random = generator(problem.seed, "em", device=problem.device)
@@ -82,9 +83,7 @@ class EM(Method):
             unfinished(ends) + peak_doubts(peaks) + normal_doubts(best, density) + component_doubts(gain)
         )
         info = {
-            "rung": density.rung,
-            "reason": density.batched.reason,
-            "compiled": False,
+            **steps.how_it_ran,
             "num_steps": int(ends.count),
             "log_likelihood": float(best.log_density),
             "num_peaks": len(peaks),

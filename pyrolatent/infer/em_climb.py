@@ -5,7 +5,7 @@ Newton's method goes on: near a peak it takes a few steps, and its curvature is 
 On many rows the starts run on some of them first, and all rows see only what is best there.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -20,9 +20,7 @@ from pyrolatent.infer.relabelling import in_order
 from pyrolatent.infer.stages import Kept, kept_of
 from pyrolatent.infer.start import check_same_model, starting_draws
 from pyrolatent.result import Fit, Problem
-from pyrolatent.seeds import generator
 
-SCREENED = 10_000  # rows on which all starts run, where there are more
 KEPT = 3  # starts at most that Newton's method goes on with
 APART = 0.01  # nats by which two peaks differ
 ABOVE_FLOOR = 1.01
@@ -85,31 +83,30 @@ class Budget:
     tolerance: float
 
 
-def find_peaks(budget: Budget, steps: Steps, problem: Problem, bar: Any) -> tuple[list[Peak], Ends]:
-    """Return the peaks that starts lead to, the best first, and where EM ended."""
+def find_peaks(
+    budget: Budget, steps: Steps, some: Steps | None, problem: Problem, bar: Any
+) -> tuple[list[Peak], Ends]:
+    """Return the peaks that starts lead to, the best first, and where EM ended.
+
+    `some` are the steps on fewer rows, on which all starts run first.
+    """
     kept = kept_of(problem)
     if problem.start is not None:
         starts = steps.latents.of_positions(begun(problem.start, steps))
-    elif isinstance(steps, MixtureSteps):
-        some = screened(steps, problem)
-        starts = cluster_starts(some, budget.num_starts, problem.seed)
-        if some is not steps:
-            first, _ = peaks_from(budget, some, starts, kept, bar)
-            near = [p for p in first if first[0].mode.log_density - p.mode.log_density < COMPARABLE]
-            starts = torch.stack([peak.latents for peak in near])
+    elif some is None:
+        starts = first_latents(steps, budget.num_starts, problem.seed)
     else:
-        starts = climbed_starts(steps, budget.num_starts, problem.seed)
+        first, _ = peaks_from(budget, some, first_latents(some, budget.num_starts, problem.seed), kept, bar)
+        near = [p for p in first if first[0].mode.log_density - p.mode.log_density < COMPARABLE]
+        starts = torch.stack([peak.latents for peak in near])
     return peaks_from(budget, steps, starts, kept, bar)
 
 
-def screened(steps: MixtureSteps, problem: Problem) -> MixtureSteps:
-    """Return the same of as many rows as all starts run on."""
-    number = steps.rows.design.shape[1]
-    if number <= SCREENED:
-        return steps
-    random = generator(problem.seed, "rows", device=problem.device)
-    index = torch.randperm(number, generator=random, device=problem.device)[:SCREENED]
-    return replace(steps, rows=steps.rows.take(index))
+def first_latents(steps: Steps, number: int, seed: int) -> Tensor:
+    """Return where `number` starts begin `(B, R)`."""
+    if isinstance(steps, MixtureSteps):
+        return cluster_starts(steps, number, seed)
+    return climbed_starts(steps, number, seed)
 
 
 def begun(start: Fit, steps: Steps) -> Tensor:

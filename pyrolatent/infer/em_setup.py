@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -10,24 +10,30 @@ from torch import Tensor
 from pyrolatent.capture.context import model_context
 from pyrolatent.capture.copies import Part, parts_of
 from pyrolatent.capture.density import LogDensity, capture_density, check_sampleable, largest_table
-from pyrolatent.capture.enumeration import plates_of
-from pyrolatent.capture.expectation import expected_log_prob, log_total
+from pyrolatent.capture.enumeration import log_prob_of_cells, plates_of
+from pyrolatent.capture.expectation import log_total
 from pyrolatent.capture.failures import explained
 from pyrolatent.capture.joint import evaluate, split_by_sum
 from pyrolatent.capture.ladder import REFUSALS, Batched, Rung, close
 from pyrolatent.capture.messages import DATA_PLATE, Message
 from pyrolatent.capture.sites import SiteTable, random_start, read_sites
 from pyrolatent.capture.vector import Layout
-from pyrolatent.errors import ModelError
+from pyrolatent.errors import ModelError, PyrolatentError
 from pyrolatent.infer.em_gaussian import gaussian_steps
 from pyrolatent.infer.em_steps import Latents, MixtureSteps, ModelSteps, Steps, counted, supports_of
 from pyrolatent.infer.maximisation import Formulas, formulas
+from pyrolatent.infer.points import in_batches
 from pyrolatent.infer.rows import split_rows
 from pyrolatent.infer.shared_rows import shared_rows
+from pyrolatent.infer.speed import largest_site
 from pyrolatent.result import Problem
 from pyrolatent.seeds import generator
 
 FEW = 8  # rows on which the code of a mixture runs
+SCREENED = 10_000  # rows on which all starts run, where there are more
+SIDE_BY_SIDE = 16  # points in one graph
+SMALL = 2**12  # numbers of a point's largest site up to which that is faster
+PLANNED = 100  # evaluations at many rows, after starts ran on few of them
 
 
 @final
@@ -70,7 +76,41 @@ def steps_of(problem: Problem, penalised: bool) -> tuple[Steps, SiteTable]:
         model, data, seed=problem.seed, dtype=problem.dtype, device=device,
         total=lambda joint: log_total(counted(joint, penalised)),
     )  # fmt: skip
-    return ModelSteps(structure.formulas, Latents(density, layout), penalised), sites
+    with density.context():
+        points = in_batches(density, few_at_once(density), problem.compile, PLANNED)
+    return ModelSteps(structure.formulas, Latents(density, layout), points, penalised), sites
+
+
+def few_at_once(density: LogDensity) -> int:
+    """Return how many points run in one graph: several where one of them would leave the cache empty."""
+    return SIDE_BY_SIDE if largest_site(density) <= SMALL else 1
+
+
+def screening_steps(problem: Problem, sites: SiteTable, penalised: bool) -> Steps | None:
+    """Return what EM repeats, on as many random rows as all starts run on.
+
+    None where there are no more, and where the model's code does not follow its rows.
+    """
+    if (sites.rows or 0) <= SCREENED:
+        return None
+    random = generator(problem.seed, "rows", device=problem.device)
+    index = torch.randperm(sites.rows or 0, generator=random, device=problem.device)[:SCREENED]
+    try:
+        steps, few = steps_of(replace(problem, data=picked_rows(problem, sites, index)), penalised)
+    except (*REFUSALS, PyrolatentError):
+        return None
+    return steps if few.rows == SCREENED and shared_shapes(few) == shared_shapes(sites) else None
+
+
+def picked_rows(problem: Problem, sites: SiteTable, index: Tensor) -> dict[str, Any]:
+    """Return the data with the rows at `index (M,)` alone."""
+    rows = split_rows(problem.data, sites.rows or 0)
+    return {**rows.constants, **rows.take(index)}
+
+
+def shared_shapes(sites: SiteTable) -> dict[str, torch.Size]:
+    """Return the shapes of the latents that all rows share."""
+    return {name: site.shape for name, site in sites.latents.items() if name not in sites.row_latents}
 
 
 def read_structure(problem: Problem, sites: SiteTable, random: torch.Generator, penalised: bool) -> Structure:
@@ -105,7 +145,7 @@ def dependent(messages: Mapping[str, Message], position: Tensor, sites: SiteTabl
     """Return which cells `(R,)` belong to latents that the probabilities of sites depend on."""
     if not messages:
         return torch.zeros(layout.size, dtype=torch.bool, device=position.device)
-    total = expected_log_prob(messages, {name: torch.ones(()) for name in messages})
+    total = torch.stack([log_prob_of_cells(message).sum() for message in messages.values()]).sum()
     gradient = torch.zeros_like(position)
     if total.requires_grad:
         (gradient,) = torch.autograd.grad(total, position)
@@ -129,8 +169,7 @@ def is_row(message: Message) -> bool:
 
 def at_few_rows(problem: Problem, sites: SiteTable, random: torch.Generator) -> LogDensity | None:
     """Return the model at few rows, not captured; None where its code does not follow its rows."""
-    rows = split_rows(problem.data, sites.rows or 0)
-    data = {**rows.constants, **rows.take(torch.arange(min(FEW, rows.num_rows), device=problem.device))}
+    data = picked_rows(problem, sites, torch.arange(min(FEW, sites.rows or 0), device=problem.device))
     model, points = problem.pair.model, random_start((2, sites.layout.size), random)
 
     def total(flat: Tensor) -> Tensor:

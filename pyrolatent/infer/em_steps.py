@@ -14,17 +14,20 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from pyrolatent.capture.density import LogDensity
-from pyrolatent.capture.expectation import expected, expected_log_prob
+from pyrolatent.capture.expectation import expected
 from pyrolatent.capture.joint import LogJoint, evaluate
 from pyrolatent.capture.ladder import REFUSALS, eager_value_and_gradient
 from pyrolatent.capture.messages import Message
 from pyrolatent.capture.unconstrain import unconstrain
 from pyrolatent.capture.vector import Layout
 from pyrolatent.infer.maximisation import Formulas
+from pyrolatent.infer.points import Points
 from pyrolatent.infer.shared_rows import SharedRows, natural_parameters
+from pyrolatent.infer.speed import how_it_ran
 from pyrolatent.kernels.ascent import lbfgs_ascent
 
-CLIMB = 20  # evaluations in one iteration, for latents without a formula
+CLIMB = 20  # evaluations at most in one iteration, where latents have no formula
+PATIENCE = 5  # of these without a gain
 
 
 @final
@@ -69,6 +72,11 @@ class Steps(abc.ABC):
     def log_likelihood(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log-likelihood `(B,)` and its gradient `(B, D)` at free numbers `(B, D)`."""
 
+    @property
+    def how_it_ran(self) -> dict[str, Any]:
+        """Rung, size and compilation."""
+        return how_it_ran(self.latents.density, None)
+
 
 @final
 @dataclass(frozen=True)
@@ -104,56 +112,44 @@ class MixtureSteps(Steps):
 @final
 @dataclass(frozen=True)
 class ModelSteps(Steps):
-    """Those of any model: its code runs at every iteration."""
+    """Those of any model: its code runs at every iteration.
+
+    Where some latents have no formula, all climb the likelihood itself after the others' formulas (the ECME
+    of Liu and Rubin 1994, Biometrika 81).
+    """
 
     formulas: Formulas
     latents: Latents
+    points: Points
     penalised: bool
 
     def improved(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        found = [self.improved_one(cells) for cells in latents]
-        totals, better = zip(*found, strict=True)
-        return torch.stack(totals), torch.stack(better)
-
-    def improved_one(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the log-likelihood `()` at `cells (R,)`, and better ones `(R,)`."""
-        position = self.latents.position(cells[None])
-        messages = self.messages(position[0])
-        total, weights = expected(messages)
-        sums = [part_sums(self.formulas, number, weights) for number in range(len(self.formulas.parts))]
-        better = self.formulas.improved(cells[None], sums)
+        if not self.formulas.steps:
+            position = self.latents.position(latents)
+            total, better = self.log_likelihood(position)[0], latents
+        else:
+            found = [self.by_formulas(cells) for cells in latents]
+            total, better = (torch.stack(parts) for parts in zip(*found, strict=True))
+            position = self.latents.position(better)
         if not self.formulas.known.all():
-            better = self.climbed(better, weights)
-        return total, better[0]
+            climbed = lbfgs_ascent(self.log_likelihood, position, CLIMB, PATIENCE)
+            better = self.latents.of_positions(climbed)
+        return total, better
 
-    def climbed(self, cells: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-        """Return `cells (1, R)` with those without a formula moved to where more is expected."""
-        start = self.latents.position(cells)
-        free = ~self.free_of_formulas()
-
-        def expectation(position: Tensor) -> Tensor:
-            return expected_log_prob(self.messages(position), weights)
-
-        def density(position: Tensor) -> tuple[Tensor, Tensor]:
-            value, gradient = eager_value_and_gradient(expectation, position[0])
-            return value[None], torch.where(free, gradient, 0.0)[None]
-
-        return self.latents.of_positions(lbfgs_ascent(density, start, CLIMB))
-
-    def free_of_formulas(self) -> Tensor:
-        """Return which free numbers belong to latents with formulas `(D,)`."""
-        own = self.latents.layout.unpack(self.formulas.known)
-        layout = self.latents.density.sites.layout
-        return layout.pack({name: own[name].all().expand(shape) for name, shape in layout.shapes.items()})
-
-    def messages(self, position: Tensor) -> dict[str, Message]:
-        """Return the sites that count at `position (D,)`."""
-        density = self.latents.density
-        joint = evaluate(density.model, density.data, density.sites, position)
-        return counted(joint, self.penalised)
+    def by_formulas(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log-likelihood `()` at `cells (R,)`, and better ones `(R,)`."""
+        density, position = self.latents.density, self.latents.position(cells[None])
+        joint = evaluate(density.model, density.data, density.sites, position[0])
+        total, weights = expected(counted(joint, self.penalised))
+        sums = [part_sums(self.formulas, number, weights) for number in range(len(self.formulas.parts))]
+        return total, self.formulas.improved(cells[None], sums)[0]
 
     def log_likelihood(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        return self.latents.density.batched(position)
+        return self.points(position)
+
+    @property
+    def how_it_ran(self) -> dict[str, Any]:
+        return self.points.info
 
 
 def counted(joint: LogJoint, penalised: bool) -> dict[str, Message]:

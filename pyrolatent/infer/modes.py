@@ -23,6 +23,7 @@ MAX_MODES = 8  # looked at, highest first
 MAX_NEWTON = 20  # steps
 BULK = 3.0  # standard deviations around a mode within which a climb counts as on its way to it
 SAME = 0.1  # standard deviations within which two modes are one
+ENOUGH = 0.25  # of the squared slope, half of which a step gains if the curvature is the same all the way
 RESOLVED = 1e-6  # squared distance to the mode, in standard deviations, that values no longer tell
 
 
@@ -104,13 +105,20 @@ def newton_ascent(evaluate: Density, position: Tensor) -> Mode:
         left = float(slope @ slope)
         if not steps_left or left < torch.finfo(slope.dtype).eps or (left < RESOLVED and left >= last):
             break
-        trials = position + lengths[:, None] * (factor @ slope)
-        values = evaluate(trials)[0].nan_to_num(nan=-torch.inf, neginf=-torch.inf)
-        best = 0 if left < RESOLVED else int(values.argmax())
-        if left >= RESOLVED and not values[best] > value:
-            break
-        position, last = trials[best], left
+        step = factor @ slope
+        if left >= RESOLVED and not gains(evaluate, position + step, value + ENOUGH * left):
+            trials = position + lengths[:, None] * step
+            values = evaluate(trials)[0].nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+            if not values.max() > value:
+                break
+            step = lengths[values.argmax()] * step
+        position, last = position + step, left
     return Mode(position, value, factor, slope, flat)
+
+
+def gains(evaluate: Density, position: Tensor, height: Tensor) -> bool:
+    """True where the log density at `position (D,)` is at least `height ()`, in nats."""
+    return bool(evaluate(position[None])[0] >= height)
 
 
 def whitened(evaluate: Density, position: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:

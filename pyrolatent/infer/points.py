@@ -52,9 +52,12 @@ def capture_points(density: LogDensity, compile: Compile, num_points: int) -> Po
             remedy=f"use pyrolatent.HMC(), or a model of at most {MAX_DENSE:,} dimensions",
         )
     batch = default_chains(density)
+    return in_batches(density, batch, compile, ADAM_STEPS + MAX_ASCENT + num_points // batch)
+
+
+def in_batches(density: LogDensity, batch: int, compile: Compile, planned: int) -> Points:
+    """Capture `density` for `planned` evaluations of `batch` points; call inside its context."""
     if not density.batched.vectorised:
         return Points(density, batch, None)
     zeros = torch.zeros(batch, density.dim, dtype=density.dtype, device=density.device)
-    graph = density.batched.graph(zeros)
-    planned = ADAM_STEPS + MAX_ASCENT + num_points // batch
-    return Points(density, batch, compiled(graph, compile, planned))
+    return Points(density, batch, compiled(density.batched.graph(zeros), compile, planned))

@@ -14,14 +14,15 @@ def default_chains(density: LogDensity) -> int:
     """64 in one graph, 4 on slower rungs, fewer where the rows of all chains would not fit."""
     if not density.batched.vectorised:
         return 4
-    sites = density.sites
-    cells = max(
-        (site.shape.numel() for name, site in sites.observed.items() if name not in sites.summaries),
-        default=1,
-    )
-    cells = max(cells, density.largest_table)
-    fitting = MAX_BYTES // (cells * density.dtype.itemsize * COPIES)
+    fitting = MAX_BYTES // (largest_site(density) * density.dtype.itemsize * COPIES)
     return next((chains for chains in (64, 16) if chains <= fitting), 4)
+
+
+def largest_site(density: LogDensity) -> int:
+    """Return how many numbers the largest site has, with all values of discrete ones."""
+    sites = density.sites
+    sizes = [site.shape.numel() for name, site in sites.observed.items() if name not in sites.summaries]
+    return max(1, density.largest_table, *sizes)
 
 
 def compiled(graph: Graph, compile: Compile, planned_evaluations: int) -> Graph:

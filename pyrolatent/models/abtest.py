@@ -243,12 +243,27 @@ class ABTest(Pair):
         With covariates they are those of an arm that has all rows.  Where covariates add to the outcomes, and
         they are 0 on average, that is a row on average, and `sd` is that of outcomes given covariates.
         """
-        arms = {name: value[:, None] if value.ndim else value for name, value in latents.items()}
-        of_rows = torch.zeros(()) if self.family in ADDED else moved
-        mean, sd = self.moments(self.distribution(arms, of_rows))
-        spread_of_rows = mean.var(1, correction=0)
-        pyro.deterministic("mean", mean.mean(1))
-        pyro.deterministic("sd", (sd.square().mean(1) + spread_of_rows).sqrt())
+        mean, sd = self.moments(self.distribution(latents, torch.zeros(())))
+        if self.covariates and self.family == "bernoulli":
+            mean = (torch.logit(latents["probability"])[:, None] + moved).sigmoid().mean(1)
+            sd = (mean * (1 - mean)).sqrt()
+        elif self.covariates and self.family not in ADDED:
+            mean, sd = self.over_rows(mean, sd, moved)
+        pyro.deterministic("mean", mean)
+        pyro.deterministic("sd", sd)
+
+    def over_rows(self, mean: Tensor, sd: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation `(K,)` of all rows, from those where covariates are 0.
+
+        Covariates multiply outcomes by a factor F of the row.  A part of the variance of a count, as large as
+        its mean, goes with F, and all else with F squared.
+        """
+        unit = column_of(self.columns, self.outcome).scale if self.family == "lognormal" else 1.0
+        factor = (unit * moved).exp()
+        noise = mean if KINDS[self.family] == "count" else torch.zeros(())
+        square = noise * factor.mean() + (sd.square() - noise + mean.square()) * factor.square().mean()
+        mean = mean * factor.mean()
+        return mean, (square - mean.square()).sqrt()
 
     def moments(self, outcomes: Any) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of outcomes in the table's units."""
