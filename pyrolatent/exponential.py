@@ -23,7 +23,7 @@ from torch.nn.functional import softplus
 from pyrolatent.errors import ArgumentError
 from pyrolatent.revenue import ZeroInflatedLogNormal
 
-MIN_SCALE = 1e-3  # of the standard deviation of all values; a spike at one value has a likelihood without end
+MIN_SCALE = 1e-5  # of the standard deviation of all values; a spike at one value has a likelihood without end
 NORMAL_CLASSES = (dist.Normal, torch.distributions.Normal)
 LOG_NORMAL_CLASSES = (dist.LogNormal, torch.distributions.LogNormal)
 BERNOULLI_CLASSES = (dist.Bernoulli, torch.distributions.Bernoulli)
@@ -82,7 +82,7 @@ class NormalFamily(Family):
     Statistics are those of (value - centre) / unit, so that values far from zero cost no accuracy.
 
     Attributes:
-        centre: Mean of the values, `()` or one for each column `(d,)`.
+        centre: Mean of the values `()`.
         unit: Their standard deviation.
         log: Whether the distributions are those of logs.
     """
@@ -103,7 +103,7 @@ class NormalFamily(Family):
         return torch.stack([constant, loc / scale.square(), -0.5 / scale.square()], -1)
 
     def log_base(self, value: Tensor) -> Tensor:
-        return -value.log() if self.log else torch.zeros_like(value)
+        return -value.log() if self.log else super().log_base(value)
 
     def terms(self, which: int, sums: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
         loc, scale = self.standard(parameters)
@@ -265,7 +265,7 @@ def family_of(fn: Any, value: Tensor) -> tuple[Family, Parameters] | None:
 
 def normal_family(value: Tensor, *, log: bool = False) -> NormalFamily:
     """Return the family of normal distributions in units of all values, nan where missing."""
-    values = (value.log() if log else value).flatten()
+    values = (value.log() if log else value.to(torch.get_default_dtype())).flatten()
     seen = values[~values.isnan()]
     centre = seen.mean() if len(seen) else values.new_zeros(())
     spread = (seen - centre).square().mean().sqrt() if len(seen) else values.new_ones(())

@@ -29,8 +29,9 @@ from pyrolatent.errors import ArgumentError, FitWarning, ModelError
 from pyrolatent.fit import as_input
 from pyrolatent.infer.em import EM
 from pyrolatent.infer.em_gaussian import GaussianSteps
-from pyrolatent.infer.em_setup import FEW, SCREENED, read_structure, screening_steps, steps_of
+from pyrolatent.infer.em_setup import FEW, SCREENED, screening_steps, steps_of
 from pyrolatent.infer.em_steps import Latents, MixtureSteps, ModelSteps, Steps, counted
+from pyrolatent.infer.em_structure import read_structure
 from pyrolatent.infer.points import Points
 from pyrolatent.infer.shared_rows import SharedRows
 from pyrolatent.pair import as_pair
@@ -62,7 +63,9 @@ def general(problem: Problem, *, penalised: bool = False) -> ModelSteps:
 
     density = capture_density(problem.pair.model, problem.data, seed=0, total=total)
     with density.context():
-        structure = read_structure(problem, density.sites, generator(0, "structure"), penalised)
+        structure = read_structure(
+            density.model, density.data, density.sites, generator(0, "structure"), penalised
+        )
     points = Points(density, 1, None)
     return ModelSteps(structure.formulas, Latents(density, structure.formulas.layout), points, penalised)
 
@@ -322,7 +325,7 @@ def test_a_killed_run_goes_on_where_its_last_stage_ended(
         broken.setattr("pyrolatent.infer.em_climb.newton_ascent", killed)
         with pytest.raises(KeyboardInterrupt):
             quiet(models.normal, data, checkpoint=tmp_path / "kept")
-    monkeypatch.setattr("pyrolatent.infer.em_climb.iterated", killed)  # has been done before
+    monkeypatch.setattr("pyrolatent.infer.em_climb.Search.iterated", killed)  # has been done before
     on = quiet(models.normal, data, resume=tmp_path / "kept")
     assert on.info["num_steps"] == whole.info["num_steps"]
     for name, draws in whole.samples.items():

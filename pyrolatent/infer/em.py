@@ -7,7 +7,6 @@ highest is then climbed by Newton's method, whose curvature, the observed inform
 errors.  Priors do not count unless `penalised`.
 """
 
-import math
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -15,25 +14,31 @@ import torch
 from torch import Tensor
 
 from pyrolatent.capture.density import LogDensity
+from pyrolatent.capture.expectation import log_total
+from pyrolatent.capture.joint import evaluate
 from pyrolatent.capture.ladder import close
 from pyrolatent.capture.messages import DATA_PLATE
 from pyrolatent.capture.sites import SiteTable
 from pyrolatent.infer.clock import Clock
-from pyrolatent.infer.em_climb import Budget, Ends, Peak, find_peaks
-from pyrolatent.infer.em_setup import at_few_rows, screening_steps, steps_of
-from pyrolatent.infer.em_starts import evidence
-from pyrolatent.infer.em_steps import MixtureSteps, Steps
-from pyrolatent.infer.laplace import COMPARABLE, sites_of
+from pyrolatent.infer.em_climb import Search
+from pyrolatent.infer.em_doubts import (
+    component_doubts,
+    looked_around,
+    normal_doubts,
+    over_one_component,
+    peak_doubts,
+    unfinished,
+)
+from pyrolatent.infer.em_setup import at_few_rows, model_steps, screening_steps, steps_of, still_hold
+from pyrolatent.infer.em_steps import MixtureSteps, counted
 from pyrolatent.infer.method import Method, check_least
-from pyrolatent.infer.modes import Mode
 from pyrolatent.infer.progress import progress_bar
 from pyrolatent.infer.proposal import NormalProposal
+from pyrolatent.infer.stages import kept_of
 from pyrolatent.result import Fit, Problem
 from pyrolatent.seeds import generator
 
 MAX_NUMBERS = 2**21  # draws of what rows have of their own, kept in a fit
-WORTH = 10.0  # nats that a mixture should be above a single component
-ROUNDS = 2  # of formulas, whose scales depend on locations
 
 
 @final
@@ -66,32 +71,42 @@ class EM(Method):
         clock = Clock()
         with torch.no_grad():
             steps, sites = steps_of(problem, self.penalised)
-            density = steps.latents.density
             some = screening_steps(problem, sites, self.penalised) if problem.start is None else None
             clock.lap("structure")
-            with density.context(), progress_bar(self.num_steps, wanted=problem.progress) as bar:
-                budget = Budget(self.num_starts, self.num_steps, self.tolerance)
-                peaks, ends = find_peaks(budget, steps, some, problem, bar)
-                best = peaks[0].mode
+            context = steps.latents.density.context()
+            with context, progress_bar(self.num_steps, wanted=problem.progress) as bar:
+                kept = kept_of(problem)
+                search = Search(problem, self.num_starts, self.num_steps, self.tolerance, kept, bar)
+                peaks, ends = search.peaks(steps, some)
+                if isinstance(steps, MixtureSteps) and not still_hold(steps, peaks, problem):
+                    steps = model_steps(problem, steps.formulas.forgotten, self.penalised)
+                    peaks, ends = search.peaks(steps, None)
+                density, gain = steps.latents.density, over_one_component(steps, peaks[0])
+                best, rough = looked_around(peaks[0].mode, steps.log_likelihood)
                 clock.lap("iterations")
                 random = generator(problem.seed, "em", device=problem.device)
                 draws, _ = NormalProposal(best.position, best.factor).draw(self.num_draws, random)
-                gain = float(best.log_density) - one_component(steps, peaks[0].latents)
+                height = log_likelihood_at(best.position, density) if self.penalised else best.log_density
             samples = samples_at(problem, density, sites, draws)
             clock.lap("draws")
-        warnings = (
-            unfinished(ends) + peak_doubts(peaks) + normal_doubts(best, density) + component_doubts(gain)
-        )
+        warnings = unfinished(ends) + peak_doubts(peaks) + normal_doubts(best, rough, density, self.penalised)
         info = {
             **steps.how_it_ran,
             "num_steps": int(ends.count),
-            "log_likelihood": float(best.log_density),
+            "log_likelihood": float(height),
             "num_peaks": len(peaks),
+            "nats_over_one_component": gain,
         }
         return Fit(
-            problem, self, sites, samples, {}, {}, warnings, info | clock.info,
+            problem, self, sites, samples, {}, {}, warnings + component_doubts(gain), info | clock.info,
             state={"position": best.position, "covariance": best.covariance},
         )  # fmt: skip
+
+
+def log_likelihood_at(position: Tensor, density: LogDensity) -> Tensor:
+    """Return the log-likelihood `()` at free numbers `(D,)`, without priors."""
+    joint = evaluate(density.model, density.data, density.sites, position)
+    return log_total(counted(joint, penalised=False))
 
 
 def samples_at(problem: Problem, density: LogDensity, sites: SiteTable, draws: Tensor) -> dict[str, Tensor]:
@@ -117,73 +132,3 @@ def samples_at(problem: Problem, density: LogDensity, sites: SiteTable, draws: T
     pieces = (source.constrain(some, at_once=size) for some in draws.split(size))
     found = [{name: values[name].cpu() for name in shared} for values in pieces]
     return {name: torch.cat([part[name] for part in found])[None] for name in shared}
-
-
-def unfinished(ends: Ends) -> tuple[str, ...]:
-    """Return a warning of starts that were cut."""
-    return (
-        ()
-        if ends.finished
-        else (f"EM was still gaining after {int(ends.count)} iterations. Raise num_steps.",)
-    )
-
-
-def peak_doubts(peaks: list[Peak]) -> tuple[str, ...]:
-    """Return what speaks against the first of the peaks, with what to do."""
-    if peaks[0].spiked:
-        return (
-            "Every start ended in a spike: a component with a scale of 0, around values that are all equal. "
-            "Take fewer components, or give scales a prior and pass EM(penalised=True) or HMC().",
-        )
-    best, *others = (float(peak.mode.log_density) for peak in peaks if not peak.spiked)
-    near = [other for other in others if best - other < COMPARABLE]
-    if not near:
-        return ()
-    heights = ", ".join(f"{height:.2f}" for height in (best, *near))
-    return (
-        f"The likelihood has several peaks of about the same height ({heights} nats), with different "
-        "results: the data do not tell which is right. Label some rows, take fewer components, or use HMC().",
-    )
-
-
-def normal_doubts(mode: Mode, density: LogDensity) -> tuple[str, ...]:
-    """Return what speaks against the normal around a peak, with what to do."""
-    found = []
-    if number := mode.flat.shape[1]:
-        found.append(
-            f"The likelihood does not tell {number} of {density.dim} directions, in "
-            f"{sites_of(mode.flat, density)}: only what is left when they are combined is known. "
-            "Fix one of them, or give priors and pass EM(penalised=True)."
-        )
-    if not mode.reached:
-        found.append(
-            f"The likelihood still rises at the edge of what is possible, in "
-            f"{sites_of(mode.factor @ mode.slope, density)}: standard errors there mean nothing. Give "
-            "priors and pass EM(penalised=True), or use HMC()."
-        )
-    return tuple(found)
-
-
-def one_component(steps: Steps, best: Tensor) -> float:
-    """Return the highest log-likelihood of a mixture with one value of the discrete sites, in nats.
-
-    -inf for other models, and where rows tell their values.
-    """
-    if not isinstance(steps, MixtureSteps) or steps.rows.num_values == 1 or evidence(steps).any():
-        return -math.inf
-    shares = torch.zeros(1, steps.rows.num_values, len(steps.rows.counts)).to(best)
-    shares[:, 0] = 1.0
-    latents = best[None]
-    for _ in range(ROUNDS):
-        latents = steps.from_shares(latents, shares)
-    return float(steps.improved(latents)[0])
-
-
-def component_doubts(gain: float) -> tuple[str, ...]:
-    """Return a warning where a mixture is hardly better than one of its components."""
-    if gain >= WORTH:
-        return ()
-    return (
-        f"The mixture is {gain:.1f} nats more likely than a single component (< {WORTH:g}): the data hardly "
-        "tell that there are several. Do not read a result into them; label some rows or take one component.",
-    )

@@ -11,19 +11,22 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from pyrolatent.errors import ModelError
 from pyrolatent.exponential import MIN_SCALE, NormalFamily
 from pyrolatent.infer.em_starts import climbed_starts, cluster_starts
 from pyrolatent.infer.em_steps import MixtureSteps, Steps
 from pyrolatent.infer.laplace import COMPARABLE
 from pyrolatent.infer.modes import Mode, newton_ascent
 from pyrolatent.infer.relabelling import in_order
-from pyrolatent.infer.stages import Kept, kept_of
+from pyrolatent.infer.stages import Kept
 from pyrolatent.infer.start import check_same_model, starting_draws
 from pyrolatent.result import Fit, Problem
 
 KEPT = 3  # starts at most that Newton's method goes on with
 APART = 0.01  # nats by which two peaks differ
 ABOVE_FLOOR = 1.01
+NARROW = 1e-3  # of the standard deviation of all values: a scale that is a spike
+FEW_ROWS = 30  # if it is that of fewer
 SLOW = 0.01  # share by which steps shrink, below which Newton's method is faster
 LITTLE = 0.1  # nats that an iteration gains, from which it may take over
 
@@ -36,7 +39,7 @@ class Peak:
     Attributes:
         mode: The peak, with the normal that its curvature makes.
         latents: There `(R,)`.
-        spiked: Whether a scale is at its floor, so that it is no peak.
+        spiked: Whether a scale is next to 0 around few rows, so that it is no peak.
     """
 
     mode: Mode
@@ -69,44 +72,107 @@ class Ends:
 
 @final
 @dataclass(frozen=True)
-class Budget:
-    """How long EM goes on.
+class Search:
+    """How peaks are looked for.
 
     Attributes:
+        problem: With the model and the seed.
         num_starts: Side by side.
         num_steps: Iterations at most.
         tolerance: Nats left to gain at which a start ends.
+        kept: Results that are computed once.
+        bar: Of progress.
     """
 
+    problem: Problem
     num_starts: int
     num_steps: int
     tolerance: float
+    kept: Kept
+    bar: Any
 
+    def peaks(self, steps: Steps, some: Steps | None) -> tuple[list[Peak], Ends]:
+        """Return the peaks that starts lead to, the best first, and where EM ended.
 
-def find_peaks(
-    budget: Budget, steps: Steps, some: Steps | None, problem: Problem, bar: Any
-) -> tuple[list[Peak], Ends]:
-    """Return the peaks that starts lead to, the best first, and where EM ended.
+        `some` are the steps on fewer rows, on which all starts run first.
+        """
+        if self.problem.start is not None:
+            starts = steps.latents.of_positions(begun(self.problem.start, steps))
+        elif some is None:
+            starts = self.starts(steps)
+        else:
+            first, _ = self.peaks_from(some, self.starts(some))
+            near = [p for p in first if first[0].mode.log_density - p.mode.log_density < COMPARABLE]
+            starts = torch.stack([peak.latents for peak in near])
+        return self.peaks_from(steps, starts)
 
-    `some` are the steps on fewer rows, on which all starts run first.
-    """
-    kept = kept_of(problem)
-    if problem.start is not None:
-        starts = steps.latents.of_positions(begun(problem.start, steps))
-    elif some is None:
-        starts = first_latents(steps, budget.num_starts, problem.seed)
-    else:
-        first, _ = peaks_from(budget, some, first_latents(some, budget.num_starts, problem.seed), kept, bar)
-        near = [p for p in first if first[0].mode.log_density - p.mode.log_density < COMPARABLE]
-        starts = torch.stack([peak.latents for peak in near])
-    return peaks_from(budget, steps, starts, kept, bar)
+    def starts(self, steps: Steps) -> Tensor:
+        """Return where starts begin `(B, R)`."""
+        if isinstance(steps, MixtureSteps):
+            return cluster_starts(steps, self.num_starts, self.problem.seed)
+        return climbed_starts(steps, self.num_starts, self.problem.seed)
 
+    def peaks_from(self, steps: Steps, starts: Tensor) -> tuple[list[Peak], Ends]:
+        """Return the peaks that `starts (B, R)` lead to, the best first, and where EM ended.
 
-def first_latents(steps: Steps, number: int, seed: int) -> Tensor:
-    """Return where `number` starts begin `(B, R)`."""
-    if isinstance(steps, MixtureSteps):
-        return cluster_starts(steps, number, seed)
-    return climbed_starts(steps, number, seed)
+        Raises:
+            ModelError: The likelihood is finite nowhere where EM ended.
+        """
+        ends = Ends(**self.kept.once(lambda: vars(self.iterated(steps, starts, hands_over=True))))
+        spiked = spikes(steps, ends.latents)
+        real = ends.total if spiked.all() else torch.where(spiked, -torch.inf, ends.total)
+        check_finite(real)
+        tried = torch.stack([ends.latents[start] for start in different(real)[:KEPT]])
+        peaks = [self.peak_above(steps, latents) for latents in tried]
+        if not all(peak.is_one for peak in peaks):  # but a saddle, which Newton's method does not leave
+            ends = Ends(**self.kept.once(lambda: vars(self.iterated(steps, tried, hands_over=False))))
+            peaks = [self.peak_above(steps, latents) for latents in ends.latents]
+        heights = torch.stack(
+            [torch.where(torch.tensor(p.spiked), -torch.inf, p.mode.log_density) for p in peaks]
+        )
+        return [peaks[number] for number in different(heights)], ends
+
+    def peak_above(self, steps: Steps, latents: Tensor) -> Peak:
+        """Return the peak above `latents (R,)`, by Newton's method."""
+        latents = in_order(steps, latents) if isinstance(steps, MixtureSteps) else latents
+        position = steps.latents.position(latents[None])[0]
+        mode = Mode(**self.kept.once(lambda: vars(newton_ascent(steps.log_likelihood, position))))
+        cells = steps.latents.of_positions(mode.position[None])
+        return Peak(mode, cells[0], bool(spikes(steps, cells)[0]))
+
+    def iterated(self, steps: Steps, latents: Tensor, *, hands_over: bool) -> Ends:
+        """Return where EM ends from `latents (B, R)`: each start where little is left to gain.
+
+        Or where Newton's method is faster, if EM hands over to that.
+
+        Two iterations tell how fast steps shrink, and by that a point ahead, from which it goes on if the
+        likelihood there is higher (Varadhan and Roland 2008, "Simple and globally convergent methods for
+        accelerating the convergence of any EM algorithm", scheme S3).
+        """
+        latents = latents.clone()
+        total = torch.full_like(latents[:, 0], -torch.inf)
+        active, count = torch.arange(len(total), device=total.device), 0
+        while count < self.num_steps:
+            begun = latents[active]
+            first, once = steps.improved(begun)
+            second, twice = steps.improved(once)
+            total[active], latents[active] = second, twice
+            change, turn = once - begun, twice - 2 * once + begun
+            shrinks = turn.norm(dim=1) / change.norm(dim=1).clamp(min=torch.finfo(change.dtype).tiny)
+            gain = second - first
+            goes_on = left_to_gain(gain, shrinks) > self.tolerance
+            goes_on &= (gain > LITTLE) | (shrinks > SLOW) | (not hands_over)
+            active = active[goes_on]
+            count += 3
+            self.bar.update(3)
+            if not len(active):
+                break
+            length = 1 / shrinks[goes_on, None]
+            ahead = begun[goes_on] + 2 * length * change[goes_on] + length.square() * turn[goes_on]
+            ahead = torch.where((length > 1) & steps.formulas.possible(ahead), ahead, latents[active])
+            third, better = steps.improved(ahead)
+            latents[active] = torch.where((third >= total[active])[:, None], better, latents[active])
+        return Ends(latents, total, torch.tensor(count), torch.tensor(not len(active)))
 
 
 def begun(start: Fit, steps: Steps) -> Tensor:
@@ -118,76 +184,31 @@ def begun(start: Fit, steps: Steps) -> Tensor:
     return starting_draws(density, start).mean(0, keepdim=True)
 
 
-def peaks_from(budget: Budget, steps: Steps, starts: Tensor, kept: Kept, bar: Any) -> tuple[list[Peak], Ends]:
-    """Return the peaks that `starts (B, R)` lead to, the best first, and where EM ended."""
-    ends = Ends(**kept.once(lambda: vars(iterated(budget, steps, starts, bar, hands_over=True))))
-    spiked = spikes(steps, ends.latents)
-    real = ends.total if spiked.all() else torch.where(spiked, -torch.inf, ends.total)
-    tried = torch.stack([ends.latents[start] for start in different(real)[:KEPT] if real[start].isfinite()])
-    peaks = [peak_above(steps, latents, kept) for latents in tried]
-    if not all(peak.is_one for peak in peaks):  # but a saddle, which Newton's method does not leave
-        ends = Ends(**kept.once(lambda: vars(iterated(budget, steps, tried, bar, hands_over=False))))
-        peaks = [peak_above(steps, latents, kept) for latents in ends.latents]
-    heights = torch.stack(
-        [torch.where(torch.tensor(p.spiked), -torch.inf, p.mode.log_density) for p in peaks]
-    )
-    return [peaks[number] for number in different(heights)], ends
-
-
 def different(heights: Tensor) -> list[int]:
     """Return positions in `heights (B,)`, the highest first, one of those that are equal.
 
     These are of one peak, or of two that differ by labels alone.
     """
     found: list[int] = []
+    heights = heights.nan_to_num(nan=-torch.inf)
     for position in heights.argsort(descending=True).tolist():
         if not found or not (heights[found[-1]] - heights[position]).abs() < APART:
             found.append(position)
     return found
 
 
-def peak_above(steps: Steps, latents: Tensor, kept: Kept) -> Peak:
-    """Return the peak above `latents (R,)`, by Newton's method."""
-    latents = in_order(steps, latents) if isinstance(steps, MixtureSteps) else latents
-    position = steps.latents.position(latents[None])[0]
-    mode = Mode(**kept.once(lambda: vars(newton_ascent(steps.log_likelihood, position))))
-    cells = steps.latents.of_positions(mode.position[None])
-    return Peak(mode, cells[0], bool(spikes(steps, cells)[0]))
+def check_finite(heights: Tensor) -> None:
+    """Refuse a likelihood that is not finite at any of `heights (B,)`.
 
-
-def iterated(budget: Budget, steps: Steps, latents: Tensor, bar: Any, *, hands_over: bool) -> Ends:
-    """Return where EM ends from `latents (B, R)`: each start where little is left to gain.
-
-    Or where Newton's method is faster, if EM hands over to that.
-
-    Two iterations tell how fast steps shrink, and by that a point ahead, from which it goes on if the
-    likelihood there is higher (Varadhan and Roland 2008, "Simple and globally convergent methods for
-    accelerating the convergence of any EM algorithm", scheme S3).
+    Raises:
+        ModelError: With what makes it so.
     """
-    latents = latents.clone()
-    total = torch.full_like(latents[:, 0], -torch.inf)
-    active, count = torch.arange(len(total), device=total.device), 0
-    while count < budget.num_steps:
-        begun = latents[active]
-        first, once = steps.improved(begun)
-        second, twice = steps.improved(once)
-        total[active], latents[active] = second, twice
-        change, turn = once - begun, twice - 2 * once + begun
-        shrinks = turn.norm(dim=1) / change.norm(dim=1).clamp(min=torch.finfo(change.dtype).tiny)
-        gain = second - first
-        goes_on = left_to_gain(gain, shrinks) > budget.tolerance
-        goes_on &= (gain > LITTLE) | (shrinks > SLOW) | (not hands_over)
-        active = active[goes_on]
-        count += 3
-        bar.update(3)
-        if not len(active):
-            break
-        length = 1 / shrinks[goes_on, None]
-        ahead = begun[goes_on] + 2 * length * change[goes_on] + length.square() * turn[goes_on]
-        ahead = torch.where((length > 1) & steps.formulas.possible(ahead), ahead, latents[active])
-        third, better = steps.improved(ahead)
-        latents[active] = torch.where((third >= total[active])[:, None], better, latents[active])
-    return Ends(latents, total, torch.tensor(count), torch.tensor(not len(active)))
+    if not heights.isfinite().any():
+        raise ModelError(
+            "the likelihood of the model is not finite where EM ended",
+            why="rows are fewer than components, or equal, and it rises without end",
+            remedy="give priors and pass EM(penalised=True), take fewer components, or use HMC()",
+        )
 
 
 def left_to_gain(gain: Tensor, shrinks: Tensor) -> Tensor:
@@ -200,10 +221,11 @@ def left_to_gain(gain: Tensor, shrinks: Tensor) -> Tensor:
 
 
 def spikes(steps: Steps, latents: Tensor) -> Tensor:
-    """Return which of `latents (B, R)` have a scale at its floor `(B,)`."""
+    """Return which of `latents (B, R)` have a spike `(B,)`: a scale at its floor, or around few rows."""
     spiked = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
-    for part in steps.formulas.parts:
+    for part, sums in zip(steps.formulas.parts, steps.expected_sums(latents)[1], strict=True):
         if isinstance(part.family, NormalFamily):
             _, scale = part.family.standard(part.parameters(latents))
-            spiked |= (scale < ABOVE_FLOOR * MIN_SCALE).any(-1)
+            around_few = (scale < NARROW) & (sums[..., 0] < FEW_ROWS)
+            spiked |= ((scale < ABOVE_FLOOR * MIN_SCALE) | around_few).any(-1)
     return spiked

@@ -109,6 +109,9 @@ class GaussianSteps(Steps):
     formulas: Formulas
     latents: Latents
 
+    def expected_sums(self, latents: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return self.log_likelihood(self.latents.position(latents))[0], []
+
     def improved(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         found = [self.improved_one(position) for position in self.latents.position(latents)]
         totals, better = zip(*found, strict=True)

@@ -1,28 +1,27 @@
 """What EM needs of a model: the formulas of its latents, and its rows where it is a mixture."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, final
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyrolatent.capture.context import model_context
-from pyrolatent.capture.copies import Part, parts_of
 from pyrolatent.capture.density import LogDensity, capture_density, check_sampleable, largest_table
-from pyrolatent.capture.enumeration import log_prob_of_cells, plates_of
 from pyrolatent.capture.expectation import log_total
 from pyrolatent.capture.failures import explained
-from pyrolatent.capture.joint import evaluate, split_by_sum
+from pyrolatent.capture.joint import evaluate
 from pyrolatent.capture.ladder import REFUSALS, Batched, Rung, close
-from pyrolatent.capture.messages import DATA_PLATE, Message
 from pyrolatent.capture.sites import SiteTable, random_start, read_sites
-from pyrolatent.capture.vector import Layout
 from pyrolatent.errors import ModelError, PyrolatentError
+from pyrolatent.infer.em_climb import Peak
 from pyrolatent.infer.em_gaussian import gaussian_steps
-from pyrolatent.infer.em_steps import Latents, MixtureSteps, ModelSteps, Steps, counted, supports_of
-from pyrolatent.infer.maximisation import Formulas, formulas
+from pyrolatent.infer.em_steps import Latents, MixtureSteps, ModelSteps, Steps, counted
+from pyrolatent.infer.em_structure import Structure, copies_hold, read_structure
+from pyrolatent.infer.maximisation import Formulas
 from pyrolatent.infer.points import in_batches
+from pyrolatent.infer.relabelling import is_exchangeable
 from pyrolatent.infer.rows import split_rows
 from pyrolatent.infer.shared_rows import shared_rows
 from pyrolatent.infer.speed import largest_site
@@ -30,25 +29,12 @@ from pyrolatent.result import Problem
 from pyrolatent.seeds import generator
 
 FEW = 8  # rows on which the code of a mixture runs
+POINTS = 3  # at which it is looked at besides, so many times
+WIDE = 3.0  # as far from 0
 SCREENED = 10_000  # rows on which all starts run, where there are more
 SIDE_BY_SIDE = 16  # points in one graph
 SMALL = 2**12  # numbers of a point's largest site up to which that is faster
 PLANNED = 100  # evaluations at many rows, after starts ran on few of them
-
-
-@final
-@dataclass(frozen=True)
-class Structure:
-    """What two runs tell of a model.
-
-    Attributes:
-        formulas: Of its latents.
-        is_mixture: Whether these are of all latents, and every site lies in the data plate alone and counts
-            once.
-    """
-
-    formulas: Formulas
-    is_mixture: bool
 
 
 def steps_of(problem: Problem, penalised: bool) -> tuple[Steps, SiteTable]:
@@ -66,19 +52,44 @@ def steps_of(problem: Problem, penalised: bool) -> tuple[Steps, SiteTable]:
     if sites.row_latents:
         return gaussian_steps(problem, sites, random, penalised), sites
     with model_context(problem.dtype, device):
-        structure = read_structure(problem, sites, random, penalised)
-        layout, parts = structure.formulas.layout, structure.formulas.parts
-        rows = shared_rows(parts, sites.rows) if structure.is_mixture and sites.rows else None
-        few = at_few_rows(problem, sites, random) if rows else None
-        if rows and few is not None:
-            return MixtureSteps(rows, structure.formulas.without_order(), Latents(few, layout)), sites
+        structure = read_structure(model, data, sites, random, penalised)
+        few = at_few_rows(problem, sites, random) if sites.rows else None
+        looked_at = (data, sites) if few is None else (few.data, few.sites)
+        wide = WIDE * random_start((POINTS, sites.layout.size), random)
+        if not copies_hold(model, *looked_at, wide, random):
+            structure = structure.forgotten
+        mixture = mixture_steps(structure, few, sites.rows or 0, random) if few is not None else None
+    return mixture or model_steps(problem, structure.formulas, penalised), sites
+
+
+def mixture_steps(
+    structure: Structure, few: LogDensity, num_rows: int, random: torch.Generator
+) -> MixtureSteps | None:
+    """Return the steps of a mixture whose code need not run again; None where it has to."""
+    known = structure.formulas
+    rows = shared_rows(known.parts, num_rows) if structure.is_mixture else None
+    if rows is None:
+        return None
+    steps = MixtureSteps(rows, known.without_order(), Latents(few, known.layout))
+    return steps if is_exchangeable(steps, random) else None
+
+
+def model_steps(problem: Problem, known: Formulas, penalised: bool) -> ModelSteps:
+    """Return the steps of any model, some of whose latents have formulas."""
     density = capture_density(
-        model, data, seed=problem.seed, dtype=problem.dtype, device=device,
+        problem.pair.model, problem.data, seed=problem.seed, dtype=problem.dtype, device=problem.device,
         total=lambda joint: log_total(counted(joint, penalised)),
     )  # fmt: skip
     with density.context():
         points = in_batches(density, few_at_once(density), problem.compile, PLANNED)
-    return ModelSteps(structure.formulas, Latents(density, layout), points, penalised), sites
+    return ModelSteps(known, Latents(density, known.layout), points, penalised)
+
+
+def still_hold(steps: MixtureSteps, peaks: Sequence[Peak], problem: Problem) -> bool:
+    """True where the parameters of a mixture are copies of the same latents at all of its peaks."""
+    few, random = steps.latents.density, generator(problem.seed, "copies", device=problem.device)
+    position = torch.stack([peak.mode.position for peak in peaks])
+    return copies_hold(few.model, few.data, few.sites, position, random)
 
 
 def few_at_once(density: LogDensity) -> int:
@@ -111,60 +122,6 @@ def picked_rows(problem: Problem, sites: SiteTable, index: Tensor) -> dict[str, 
 def shared_shapes(sites: SiteTable) -> dict[str, torch.Size]:
     """Return the shapes of the latents that all rows share."""
     return {name: site.shape for name, site in sites.latents.items() if name not in sites.row_latents}
-
-
-def read_structure(problem: Problem, sites: SiteTable, random: torch.Generator, penalised: bool) -> Structure:
-    """Run the model twice, at random latents, and return what differs and how."""
-    runs, cells = [], []
-    layout = Layout({name: site.shape for name, site in sites.latents.items()})
-    for _ in range(2):
-        position = random_start((sites.layout.size,), random).requires_grad_()
-        joint = evaluate(problem.pair.model, problem.data, sites, position)
-        runs.append((position, joint))
-        cells.append(layout.pack({name: value.detach() for name, value in joint.values.items()}))
-    (position, joint), (_, again) = runs
-    summed, plain = split_by_sum(counted(joint, penalised))
-    parts: list[Part] = []
-    others = {}
-    for name, message in {**summed, **plain}.items():
-        with torch.no_grad():
-            own = parts_of(message, again.messages[name], cells[0], cells[1], layout)
-        if own is None:
-            others[name] = message
-        else:
-            parts += own
-    touched = dependent(others, position, sites, layout)
-    supports = supports_of(joint)
-    found = formulas(parts, layout, touched, supports)
-    used = cells_used(parts, layout.size)
-    exact = not others and bool((found.known | ~used).all())
-    return Structure(found, exact and all(map(is_row, (*summed.values(), *plain.values()))))
-
-
-def dependent(messages: Mapping[str, Message], position: Tensor, sites: SiteTable, layout: Layout) -> Tensor:
-    """Return which cells `(R,)` belong to latents that the probabilities of sites depend on."""
-    if not messages:
-        return torch.zeros(layout.size, dtype=torch.bool, device=position.device)
-    total = torch.stack([log_prob_of_cells(message).sum() for message in messages.values()]).sum()
-    gradient = torch.zeros_like(position)
-    if total.requires_grad:
-        (gradient,) = torch.autograd.grad(total, position)
-    moved = {name: bool((part != 0).any()) for name, part in sites.layout.unpack(gradient).items()}
-    return layout.pack({name: torch.full(shape, moved[name]) for name, shape in layout.shapes.items()})
-
-
-def cells_used(parts: list[Part], size: int) -> Tensor:
-    """Return which cells of latents some part has as a parameter `(R,)`."""
-    used = torch.zeros(size, dtype=torch.bool)
-    for source in (source for part in parts for source in part.sources):
-        used[source.index[source.index < size]] = True
-    return used
-
-
-def is_row(message: Message) -> bool:
-    """True for a site that lies in the data plate, its last dimension, alone, and counts once."""
-    once = isinstance(message["scale"], float | int) and message["scale"] == 1
-    return once and dict(plates_of(message)) == {DATA_PLATE: -1}
 
 
 def at_few_rows(problem: Problem, sites: SiteTable, random: torch.Generator) -> LogDensity | None:

@@ -4,7 +4,7 @@ Latents are here one vector of R constrained cells, of several starts side by si
 """
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
+from pyrolatent.capture.copies import Part
 from pyrolatent.capture.density import LogDensity
 from pyrolatent.capture.expectation import expected
 from pyrolatent.capture.joint import LogJoint, evaluate
@@ -28,6 +29,7 @@ from pyrolatent.kernels.ascent import lbfgs_ascent
 
 CLIMB = 20  # evaluations at most in one iteration, where latents have no formula
 PATIENCE = 5  # of these without a gain
+ROUNDING = 1e-9  # relative, of a log-likelihood
 
 
 @final
@@ -65,6 +67,13 @@ class Steps(abc.ABC):
     latents: Latents
 
     @abc.abstractmethod
+    def expected_sums(self, latents: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the log-likelihood `(B,)` at `latents (B, R)`, and sums of statistics `(B, U, S)` of parts.
+
+        These are expected sums, over what the discrete sites can be.
+        """
+
+    @abc.abstractmethod
     def improved(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log-likelihood `(B,)` at `latents (B, R)`, in nats, and better latents `(B, R)`."""
 
@@ -87,15 +96,17 @@ class MixtureSteps(Steps):
     formulas: Formulas
     latents: Latents
 
-    def improved(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+    def expected_sums(self, latents: Tensor) -> tuple[Tensor, list[Tensor]]:
         natural = natural_parameters(self.rows.parts, latents)
         total, gradient = self.rows.expected(self.rows.coefficients(natural))
-        return total, self.formulas.improved(latents, self.rows.sums(gradient))
+        return total, self.rows.sums(gradient)
+
+    def improved(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        total, sums = self.expected_sums(latents)
+        return total, self.formulas.improved(latents, sums)
 
     def log_likelihood(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        natural = natural_parameters(self.rows.parts, self.latents.of_positions(position))
-        total, gradient = self.rows.expected(self.rows.coefficients(natural))
-        sums = self.rows.sums(gradient)
+        total, sums = self.expected_sums(self.latents.of_positions(position))
 
         def inner(position: Tensor, *sums: Tensor) -> Tensor:
             moved = natural_parameters(self.rows.parts, self.latents.constrained(position)[None])
@@ -123,26 +134,32 @@ class ModelSteps(Steps):
     points: Points
     penalised: bool
 
+    def expected_sums(self, latents: Tensor) -> tuple[Tensor, list[Tensor]]:
+        if not self.formulas.parts:
+            return self.log_likelihood(self.latents.position(latents))[0], []
+        found = [self.sums_of_one(position) for position in self.latents.position(latents)]
+        totals, sums = zip(*found, strict=True)
+        return torch.stack(totals), [torch.stack(of_part) for of_part in zip(*sums, strict=True)]
+
+    def sums_of_one(self, position: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the log-likelihood `()` at free numbers `(D,)`, and sums of statistics `(U, S)` of parts."""
+        density = self.latents.density
+        joint = evaluate(density.model, density.data, density.sites, position)
+        total, weights = expected(counted(joint, self.penalised))
+        return total, [part_sums(part, weights[part.name]) for part in self.formulas.parts]
+
     def improved(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.formulas.steps:
-            position = self.latents.position(latents)
-            total, better = self.log_likelihood(position)[0], latents
-        else:
-            found = [self.by_formulas(cells) for cells in latents]
-            total, better = (torch.stack(parts) for parts in zip(*found, strict=True))
-            position = self.latents.position(better)
+        total, sums = self.expected_sums(latents)
+        better = self.formulas.improved(latents, sums)
+        position = self.latents.position(better)
+        if self.formulas.steps:  # of copies, which code such as a clamp may have ended
+            falls = self.log_likelihood(position)[0] < total - ROUNDING * total.abs()
+            better = torch.where(falls[:, None], latents, better)
+            position = torch.where(falls[:, None], self.latents.position(latents), position)
         if not self.formulas.known.all():
             climbed = lbfgs_ascent(self.log_likelihood, position, CLIMB, PATIENCE)
             better = self.latents.of_positions(climbed)
         return total, better
-
-    def by_formulas(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the log-likelihood `()` at `cells (R,)`, and better ones `(R,)`."""
-        density, position = self.latents.density, self.latents.position(cells[None])
-        joint = evaluate(density.model, density.data, density.sites, position[0])
-        total, weights = expected(counted(joint, self.penalised))
-        sums = [part_sums(self.formulas, number, weights) for number in range(len(self.formulas.parts))]
-        return total, self.formulas.improved(cells[None], sums)[0]
 
     def log_likelihood(self, position: Tensor) -> tuple[Tensor, Tensor]:
         return self.points(position)
@@ -163,10 +180,9 @@ def supports_of(joint: LogJoint) -> dict[str, Any]:
     return {name: joint.messages[name]["fn"].support for name in joint.sites.latents}
 
 
-def part_sums(formulas: Formulas, number: int, weights: Mapping[str, Tensor]) -> Tensor:
-    """Return the sums of statistics `(1, U, S)` of a part, its cells counted by the weights of its site."""
-    part = formulas.parts[number]
-    weight = weights[part.name].reshape(weights[part.name].shape + (1,) * part.event_dim)
+def part_sums(part: Part, weight: Tensor) -> Tensor:
+    """Return the sums of statistics `(U, S)` of a part, its cells counted by the `weight` of its site."""
+    weight = weight.reshape(weight.shape + (1,) * part.event_dim)
     statistics = part.statistics()
     shape = torch.broadcast_shapes(weight.shape, statistics.shape[:-1], part.key.shape)
     key = part.key.expand(torch.broadcast_shapes(part.key.shape, (1,) * len(shape)))
@@ -177,7 +193,7 @@ def part_sums(formulas: Formulas, number: int, weights: Mapping[str, Tensor]) ->
         terms = terms.sum(summed, keepdim=True) if summed else terms
         zeros = terms.new_zeros(part.num_distributions)
         found.append(zeros.index_add(0, key.expand(terms.shape).flatten(), terms.flatten()))
-    return torch.stack(found, -1)[None]
+    return torch.stack(found, -1)
 
 
 def gradients(function: Callable[..., Tensor], position: Tensor, *others: Tensor) -> Tensor:

@@ -111,6 +111,11 @@ class Formulas:
                 new = torch.where(own & ~inside[:, None], back, new)
         return new
 
+    @property
+    def forgotten(self) -> "Formulas":
+        """None of them, so that everything climbs."""
+        return Formulas((), (), self.layout, self.supports, ())
+
     def without_order(self) -> "Formulas":
         """Return the same that keep to no order of exchangeable components, which no likelihood knows."""
         free = {name: s for name, s in self.supports.items() if plain(s) is constraints.ordered_vector}

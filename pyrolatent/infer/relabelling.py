@@ -8,20 +8,38 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from pyrolatent.capture.sites import random_start
 from pyrolatent.infer.em_steps import MixtureSteps
 from pyrolatent.infer.maximisation import plain
-from pyrolatent.infer.shared_rows import natural_parameters
 
-ROUNDS = 2  # of formulas, whose scales depend on locations
+POINTS = 3  # at which components are exchanged to see whether the likelihood stays
+
+
+def ordered_sites(steps: MixtureSteps) -> list[str]:
+    """Return the names of the sites that ask for an order."""
+    supports = steps.formulas.supports
+    return [name for name, support in supports.items() if plain(support) is constraints.ordered_vector]
+
+
+def is_exchangeable(steps: MixtureSteps, random: torch.Generator) -> bool:
+    """True where the components of every ordered site can be exchanged without a change of the likelihood."""
+    position = random_start((POINTS, steps.latents.density.dim), random)
+    for name in ordered_sites(steps):
+        picked = cells_picked(steps, name)
+        if picked is None:
+            return False
+        latents = steps.latents.of_positions(position)
+        moved = torch.stack([permuted(steps, row, torch.arange(len(picked)).roll(1)) for row in latents])
+        if not torch.allclose(steps.expected_sums(latents)[0], steps.expected_sums(moved)[0]):
+            return False
+    return True
 
 
 def in_order(steps: MixtureSteps, latents: Tensor) -> Tensor:
     """Return latents `(R,)` of the same mixture, with the components of an ordered site in their order."""
-    for name, support in steps.formulas.supports.items():
-        if plain(support) is constraints.ordered_vector:
-            picked = cells_picked(steps, name)
-            if picked is not None:
-                latents = permuted(steps, latents, latents[picked].argsort())
+    for name in ordered_sites(steps):
+        if (picked := cells_picked(steps, name)) is not None:
+            latents = permuted(steps, latents, latents[picked].argsort())
     return latents
 
 
@@ -40,11 +58,13 @@ def cells_picked(steps: MixtureSteps, name: str) -> Tensor | None:
 
 def permuted(steps: MixtureSteps, latents: Tensor, order: Tensor) -> Tensor:
     """Return latents `(R,)` of the same mixture, whose component c is what component `order[c]` was."""
-    if torch.equal(order, torch.arange(len(order))):
-        return latents
-    natural = natural_parameters(steps.rows.parts, latents[None])
-    shares = steps.rows.shares(steps.rows.coefficients(natural)[0])[order][None]
-    moved = latents[None]
-    for _ in range(ROUNDS):
-        moved = steps.from_shares(moved, shares)
-    return moved[0]
+    origin = torch.arange(len(latents))
+    for part, block in zip(steps.rows.parts, steps.rows.blocks, strict=True):
+        for source in part.sources:
+            cells = source.index[block.cells]  # (C, d), of vectors (C, d, L)
+            if block.fixed is not None and source.index.ndim > 1:  # of a share, that of the own value
+                cells = cells[:, 0].gather(1, block.fixed.argmax(1, keepdim=True))
+            here, there = cells.flatten(), cells[order].flatten()
+            latent = (here < len(latents)) & (there < len(latents))
+            origin[here[latent]] = there[latent]
+    return latents[origin]
