@@ -6,15 +6,16 @@ On many rows the starts run on some of them first, and all rows see only what is
 """
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor
 
 from pyrolatent.errors import ModelError
 from pyrolatent.exponential import MIN_SCALE, NormalFamily
+from pyrolatent.infer.em_labelled_starts import labelled_starts
 from pyrolatent.infer.em_starts import climbed_starts, cluster_starts
-from pyrolatent.infer.em_steps import MixtureSteps, Steps
+from pyrolatent.infer.em_steps import MixtureSteps, ModelSteps, Steps
 from pyrolatent.infer.laplace import COMPARABLE
 from pyrolatent.infer.modes import Mode, newton_ascent
 from pyrolatent.infer.relabelling import in_order
@@ -31,6 +32,9 @@ SLOW = 0.01  # share by which steps shrink, below which Newton's method is faste
 LITTLE = 0.1  # nats that an iteration gains, from which it may take over
 
 
+Found = TypeVar("Found")
+
+
 @final
 @dataclass(frozen=True)
 class Peak:
@@ -39,12 +43,10 @@ class Peak:
     Attributes:
         mode: The peak, with the normal that its curvature makes.
         latents: There `(R,)`.
-        spiked: Whether a scale is next to 0 around few rows, so that it is no peak.
     """
 
     mode: Mode
     latents: Tensor
-    spiked: bool
 
     @property
     def is_one(self) -> bool:
@@ -108,29 +110,31 @@ class Search:
 
     def starts(self, steps: Steps) -> Tensor:
         """Return where starts begin `(B, R)`."""
+        number, seed = self.num_starts, self.problem.seed
         if isinstance(steps, MixtureSteps):
-            return cluster_starts(steps, self.num_starts, self.problem.seed)
-        return climbed_starts(steps, self.num_starts, self.problem.seed)
+            return cluster_starts(steps, number, seed)
+        found = labelled_starts(steps, number, seed) if isinstance(steps, ModelSteps) else None
+        return climbed_starts(steps, number, seed) if found is None else found
 
     def peaks_from(self, steps: Steps, starts: Tensor) -> tuple[list[Peak], Ends]:
         """Return the peaks that `starts (B, R)` lead to, the best first, and where EM ended.
 
         Raises:
-            ModelError: The likelihood is finite nowhere where EM ended.
+            ModelError: Every start ended in a spike.
         """
         ends = Ends(**self.kept.once(lambda: vars(self.iterated(steps, starts, hands_over=True))))
-        spiked = spikes(steps, ends.latents)
-        real = ends.total if spiked.all() else torch.where(spiked, -torch.inf, ends.total)
-        check_finite(real)
-        tried = torch.stack([ends.latents[start] for start in different(real)[:KEPT]])
+        real = torch.where(spikes(steps, ends.latents), torch.nan, ends.total)
+        tried = checked([ends.latents[start] for start in different(real)[:KEPT]])
         peaks = [self.peak_above(steps, latents) for latents in tried]
         if not all(peak.is_one for peak in peaks):  # but a saddle, which Newton's method does not leave
-            ends = Ends(**self.kept.once(lambda: vars(self.iterated(steps, tried, hands_over=False))))
+            stacked = torch.stack(tried)
+            ends = Ends(**self.kept.once(lambda: vars(self.iterated(steps, stacked, hands_over=False))))
             peaks = [self.peak_above(steps, latents) for latents in ends.latents]
-        heights = torch.stack(
-            [torch.where(torch.tensor(p.spiked), -torch.inf, p.mode.log_density) for p in peaks]
+        heights = torch.stack([peak.mode.log_density for peak in peaks])
+        heights = torch.where(
+            spikes(steps, torch.stack([peak.latents for peak in peaks])), torch.nan, heights
         )
-        return [peaks[number] for number in different(heights)], ends
+        return checked([peaks[number] for number in different(heights)]), ends
 
     def peak_above(self, steps: Steps, latents: Tensor) -> Peak:
         """Return the peak above `latents (R,)`, by Newton's method."""
@@ -138,7 +142,7 @@ class Search:
         position = steps.latents.position(latents[None])[0]
         mode = Mode(**self.kept.once(lambda: vars(newton_ascent(steps.log_likelihood, position))))
         cells = steps.latents.of_positions(mode.position[None])
-        return Peak(mode, cells[0], bool(spikes(steps, cells)[0]))
+        return Peak(mode, cells[0])
 
     def iterated(self, steps: Steps, latents: Tensor, *, hands_over: bool) -> Ends:
         """Return where EM ends from `latents (B, R)`: each start where little is left to gain.
@@ -185,30 +189,32 @@ def begun(start: Fit, steps: Steps) -> Tensor:
 
 
 def different(heights: Tensor) -> list[int]:
-    """Return positions in `heights (B,)`, the highest first, one of those that are equal.
+    """Return positions in `heights (B,)` that are finite, the highest first, one of those that are equal.
 
     These are of one peak, or of two that differ by labels alone.
     """
     found: list[int] = []
-    heights = heights.nan_to_num(nan=-torch.inf)
-    for position in heights.argsort(descending=True).tolist():
+    finite = heights.nan_to_num(nan=-torch.inf)
+    for position in finite.argsort(descending=True)[: int(finite.isfinite().sum())].tolist():
         if not found or not (heights[found[-1]] - heights[position]).abs() < APART:
             found.append(position)
     return found
 
 
-def check_finite(heights: Tensor) -> None:
-    """Refuse a likelihood that is not finite at any of `heights (B,)`.
+def checked(found: list[Found]) -> list[Found]:
+    """Return what starts led to.
 
     Raises:
-        ModelError: With what makes it so.
+        ModelError: All of them ended in a spike.
     """
-    if not heights.isfinite().any():
+    if not found:
         raise ModelError(
-            "the likelihood of the model is not finite where EM ended",
-            why="rows are fewer than components, or equal, and it rises without end",
-            remedy="give priors and pass EM(penalised=True), take fewer components, or use HMC()",
+            "every start of EM ended in a spike, or where the likelihood is not finite",
+            why="with a scale of 0 around values that are all equal, the likelihood has no end",
+            remedy="take fewer components; or give scales a prior that is 0 at 0, as LogNormal is, and use "
+            "EM(penalised=True) or HMC()",
         )
+    return found
 
 
 def left_to_gain(gain: Tensor, shrinks: Tensor) -> Tensor:

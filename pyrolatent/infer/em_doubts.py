@@ -8,7 +8,6 @@ from torch import Tensor
 
 from pyrolatent.capture.density import LogDensity
 from pyrolatent.infer.em_climb import Ends, Peak
-from pyrolatent.infer.em_starts import evidence
 from pyrolatent.infer.em_steps import MixtureSteps, Steps
 from pyrolatent.infer.laplace import COMPARABLE, sites_of
 from pyrolatent.infer.modes import Mode
@@ -18,7 +17,8 @@ WORTH = 10.0  # nats that a mixture should be above a single component
 ROUNDS = 2  # of formulas, whose scales depend on locations
 FALL = 0.5  # nats by which a normal falls within a standard deviation
 ROUGHLY = 3.0  # times more or less of it that still count as normal
-FAR = 25.0  # times as far, for directions along which it does not fall
+FAR = 1_000.0  # times as far, for directions along which it does not fall
+HALVINGS = 60
 PARALLEL = 1 - 1e-6  # cosine of axes that are the same
 
 
@@ -33,12 +33,7 @@ def unfinished(ends: Ends) -> tuple[str, ...]:
 
 def peak_doubts(peaks: list[Peak]) -> tuple[str, ...]:
     """Return what speaks against the first of the peaks, with what to do."""
-    if peaks[0].spiked:
-        return (
-            "Every start ended in a spike: a component with a scale of 0, around values that are all equal. "
-            "Take fewer components, or give scales a prior and pass EM(penalised=True) or HMC().",
-        )
-    best, *others = (float(peak.mode.log_density) for peak in peaks if not peak.spiked)
+    best, *others = (float(peak.mode.log_density) for peak in peaks)
     near = [other for other in others if best - other < COMPARABLE]
     if not near:
         return ()
@@ -53,23 +48,31 @@ def looked_around(mode: Mode, evaluate: Density) -> tuple[Mode, Tensor]:
     """Return the normal around a peak with what can be drawn from it, and where it is none.
 
     A standard deviation along each axis both ways tells: the likelihood falls by half a nat if it is normal.
-    Towards an edge of what is possible it does not fall, and the axis has length 1 instead, so that draws are
-    numbers.
+    Towards an edge of what is possible it does not fall.  Axes along which it is not normal are shortened, so
+    that draws are numbers.
 
     Returns:
         The peak; and the axes `(D, M)`, of length 1, along which the likelihood is far from normal.
     """
-    axes = mode.factor.mT  # (D, D)
+
+    def falls(steps: Tensor) -> tuple[Tensor, Tensor]:
+        points = mode.position + torch.stack([steps, -steps], 1)  # (M, 2, D)
+        heights = evaluate(points.flatten(0, 1))[0].nan_to_num(nan=-torch.inf)
+        least, most = (mode.log_density - heights.unflatten(0, (-1, 2))).aminmax(dim=1)
+        return least, most
+
+    axes = mode.factor.mT.clone()  # (D, D)
     along = axes / axes.norm(dim=1, keepdim=True)
     unknown = ((along @ mode.flat).abs() > PARALLEL).any(1)
-    step = torch.where(unknown, FAR, 1.0)[:, None] * axes
-    points = mode.position + torch.stack([step, -step], 1)  # (D, 2, D)
-    heights = evaluate(points.flatten(0, 1))[0].nan_to_num(nan=-torch.inf)
-    least, most = (mode.log_density - heights.unflatten(0, (-1, 2))).aminmax(dim=1)
+    least, most = falls(torch.where(unknown, FAR, 1.0)[:, None] * axes)
     at_edge = (least < FALL / ROUGHLY) & ((most > FALL) | ~unknown)
     rough = at_edge | ((most > FALL * ROUGHLY) & ~unknown)
-    factor = torch.where(at_edge[:, None] & (axes.norm(dim=1, keepdim=True) > 1), along, axes).mT
-    return replace(mode, factor=factor, flat=along[unknown & ~at_edge].mT), along[rough].mT
+    axes[at_edge] = torch.where(axes.norm(dim=1, keepdim=True) > 1, along, axes)[at_edge]
+    for _ in range(HALVINGS if rough.any() else 0):
+        axes[rough] = torch.where(
+            falls(axes[rough])[1][:, None] > FALL * ROUGHLY, axes[rough] / 2, axes[rough]
+        )
+    return replace(mode, factor=axes.mT, flat=along[unknown & ~at_edge].mT), along[rough].mT
 
 
 def normal_doubts(mode: Mode, rough: Tensor, density: LogDensity, penalised: bool) -> tuple[str, ...]:
@@ -102,9 +105,9 @@ def normal_doubts(mode: Mode, rough: Tensor, density: LogDensity, penalised: boo
 def over_one_component(steps: Steps, best: Peak) -> float:
     """Return how much more likely a mixture is than the best one with a single value of the discrete sites.
 
-    In nats; infinity for other models, and where rows tell their values.
+    In nats; infinity for other models.
     """
-    if not isinstance(steps, MixtureSteps) or steps.rows.num_values == 1 or evidence(steps).any():
+    if not isinstance(steps, MixtureSteps) or steps.rows.num_values == 1:
         return math.inf
     number = steps.rows.num_values
     shares = torch.eye(number).to(best.latents)[..., None].expand(-1, -1, len(steps.rows.counts))

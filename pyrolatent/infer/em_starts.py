@@ -22,21 +22,32 @@ OF_CLUSTER = 4.0  # nats that a row's own cluster has more than others at the st
 
 def cluster_starts(steps: MixtureSteps, number: int, seed: int) -> Tensor:
     """Return latents `(B, R)` of at most `number` different starts of a mixture."""
-    rows = steps.rows
-    told, features = evidence(steps), features_of(steps)
+    different = first_shares(evidence(steps), features_of(steps), number, seed)
+    random = generator(seed, "starts", device=different.device)
+    position = random_start((1, steps.latents.density.dim), random, different.dtype)
+    first = steps.latents.of_positions(position).expand(len(different), -1)
+    return steps.from_shares(first, different)
+
+
+def first_shares(told: Tensor, features: Tensor, number: int, seed: int) -> Tensor:
+    """Return first probabilities `(B, C, N)` of the discrete sites, at most `number` different ones.
+
+    Args:
+        told: What rows tell of their discrete sites `(C, N)`, in nats.
+        features: Standardised numbers of rows `(N, F)`.
+        number: Of starts.
+        seed: Of the clusters.
+    """
     shares = [told.softmax(0)] if told.any() else []
-    grouped = features.shape[1] > 0 and len(features.unique(dim=0)) > rows.num_values
+    grouped = features.shape[1] > 0 and len(features.unique(dim=0)) > len(told)
     if grouped:
-        found = (clusters(features, rows.num_values, seed, attempt) for attempt in range(number))
+        found = (clusters(features, len(told), seed, attempt) for attempt in range(number))
         shares += [(told + OF_CLUSTER * labels.T).softmax(0) for labels in found if labels is not None]
-    random = generator(seed, "starts", device=told.device)
+    random = generator(seed, "shares", device=told.device)
     while not grouped and len(shares) < number:
         uneven = torch.rand(told.shape, generator=random, dtype=told.dtype, device=told.device)
         shares.append((told + OF_CLUSTER * uneven).softmax(0))
-    different = torch.stack(shares)[:number].unique(dim=0)
-    position = random_start((1, steps.latents.density.dim), random, told.dtype)
-    first = steps.latents.of_positions(position).expand(len(different), -1)
-    return steps.from_shares(first, different)
+    return torch.stack(shares)[:number].unique(dim=0)
 
 
 def clusters(features: Tensor, number: int, seed: int, attempt: int) -> Tensor | None:

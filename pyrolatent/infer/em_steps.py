@@ -25,10 +25,11 @@ from pyrolatent.infer.maximisation import Formulas
 from pyrolatent.infer.points import Points
 from pyrolatent.infer.shared_rows import SharedRows, natural_parameters
 from pyrolatent.infer.speed import how_it_ran
+from pyrolatent.infer.start import MAX_ASCENT
 from pyrolatent.kernels.ascent import lbfgs_ascent
 
-CLIMB = 20  # evaluations at most in one iteration, where latents have no formula
-PATIENCE = 5  # of these without a gain
+CLIMB = 20  # evaluations at most in one iteration, where some latents have no formula
+PATIENCE = 10  # of these without a gain
 ROUNDING = 1e-9  # relative, of a log-likelihood
 
 
@@ -157,7 +158,8 @@ class ModelSteps(Steps):
             better = torch.where(falls[:, None], latents, better)
             position = torch.where(falls[:, None], self.latents.position(latents), position)
         if not self.formulas.known.all():
-            climbed = lbfgs_ascent(self.log_likelihood, position, CLIMB, PATIENCE)
+            most = CLIMB if self.formulas.steps else MAX_ASCENT
+            climbed = lbfgs_ascent(self.log_likelihood, position, most, PATIENCE)
             better = self.latents.of_positions(climbed)
         return total, better
 

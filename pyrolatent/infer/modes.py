@@ -24,6 +24,7 @@ MAX_NEWTON = 20  # steps
 BULK = 3.0  # standard deviations around a mode within which a climb counts as on its way to it
 SAME = 0.1  # standard deviations within which two modes are one
 ENOUGH = 0.25  # of the squared slope, half of which a step gains if the curvature is the same all the way
+LOOKS = 3  # at most, at directions that look flat
 RESOLVED = 1e-6  # squared distance to the mode, in standard deviations, that values no longer tell
 
 
@@ -124,16 +125,22 @@ def gains(evaluate: Density, position: Tensor, height: Tensor) -> bool:
 def whitened(evaluate: Density, position: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
     """Return the factor `(D, D)` that makes the curvature at `position (D,)` 1, and flat directions.
 
-    `factor (D, D)` is a first guess of it; flat directions are `(D, K)`, of length 1.
+    `factor (D, D)` is a first guess of it; flat directions are `(D, K)`, of length 1.  What looks flat beside
+    a much larger curvature is looked at again once that is 1.
     """
 
     def in_new_coordinates(z: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = evaluate(position + z @ factor.mT)
         return value, gradient @ factor
 
-    (hessian,) = hessians(in_new_coordinates, torch.zeros_like(position)[None], batch=2 * len(position))
-    curvature, vectors = torch.linalg.eigh(-hessian)
-    kept = flat_as_one(curvature)
-    directions = factor @ vectors
+    for _ in range(LOOKS):
+        zero = torch.zeros_like(position)[None]
+        (hessian,) = hessians(in_new_coordinates, zero, batch=2 * len(position))
+        curvature, vectors = torch.linalg.eigh(-hessian)
+        kept = flat_as_one(curvature)
+        directions = factor @ vectors
+        factor = directions * kept.rsqrt()
+        if torch.equal(kept, curvature):
+            break
     flat = directions[:, kept != curvature]
-    return directions * kept.rsqrt(), flat / flat.norm(dim=0)
+    return factor, flat / flat.norm(dim=0)
