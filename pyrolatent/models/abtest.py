@@ -269,13 +269,13 @@ class ABTest(Pair):
         """Return mean and standard deviation of outcomes in the table's units."""
         if self.family in (*OWN_UNITS, "bernoulli"):
             return outcomes.mean, outcomes.variance.sqrt()
-        column = column_of(self.columns, self.outcome)
+        column, sd = column_of(self.columns, self.outcome), outcomes.scale
+        if self.family == "student":
+            sd = sd * (outcomes.df / (outcomes.df - 2)).sqrt()  # torch's picks cells, which is never captured
         if self.family == "lognormal":
-            scaled = dist.LogNormal(
-                column.location + column.scale * outcomes.mean, column.scale * outcomes.stddev
-            )
+            scaled = dist.LogNormal(column.location + column.scale * outcomes.loc, column.scale * sd)
             return scaled.mean, scaled.stddev
-        return column.location + column.scale * outcomes.mean, column.scale * outcomes.stddev
+        return column.location + column.scale * outcomes.loc, column.scale * sd
 
 
 def column_of(columns: Schema, name: str | int) -> Column:
