@@ -122,7 +122,8 @@ def check_labels_suit(series: pd.Series, kind: str, labels: Sequence[Any]) -> No
             "categories that are not text, numbers or booleans", where=where, why=why, remedy=remedy
         )
     if kind == "binary" and len(labels) != 2:
-        shown = ", ".join(repr(label) for label in labels[:5]) + (", ..." if len(labels) > 5 else "")
+        more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
+        shown = ", ".join(repr(label) for label in labels[:5]) + more
         remedy = "Correct the cells, mark them missing, or declare it categorical"
         raise DataError(f"a binary column with {len(labels)} values", where=where, why=shown, remedy=remedy)
     ordered = isinstance(series.dtype, pd.CategoricalDtype) and bool(series.dtype.ordered)

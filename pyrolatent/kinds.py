@@ -52,7 +52,7 @@ def guess_kind(series: pd.Series) -> str:
     Raises:
         DataError: If it holds an infinite value, mixes types, or holds text and numbers.
     """
-    if _holds_times(series):
+    if holds_times(series):
         return "datetime"
     if holds_numbers(series):
         return _kind_of_numbers(series, numbers(series))
@@ -162,7 +162,8 @@ def _moments(series: pd.Series, encoded: NDArray[np.float64]) -> tuple[float, fl
     return location, scale
 
 
-def _holds_times(series: pd.Series) -> bool:
+def holds_times(series: pd.Series) -> bool:
+    """Whether the cells are times, durations or periods, or text that is all ISO dates."""
     if series.dtype.kind in "mM" or isinstance(series.dtype, pd.PeriodDtype):
         return True
     inferred = pd.api.types.infer_dtype(series, skipna=True)

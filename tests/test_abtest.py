@@ -312,14 +312,46 @@ def test_wrong_settings_are_refused() -> None:
         ABTest(schema, "y", "arm", "poisson")
     with pytest.raises(DataError, match=r"column 'before'.*labels of arms are categorical"):
         ABTest(schema, "y", "before")
-    with pytest.raises(DataError, match=r"column 'arm'.*covariates are numbers"):
+    with pytest.raises(
+        DataError, match=r"column 'arm': a covariate of kind 'categorical': .*drop_first=True"
+    ):
         ABTest(schema, "y", "arm", covariates=("arm",))
     with pytest.raises(DataError, match="arms without labels cannot be told apart by bernoulli"):
         ABTest(schema_of(table("bernoulli"), "bernoulli"), "y", 2, "bernoulli")
     with pytest.raises(DataError, match="revenue below 0"):
         ABTest(schema_of(table("student"), "student"), "y", "arm", "revenue")
+    for arms in (2.0, True, None):
+        with pytest.raises(ArgumentError, match=f"arms are no column and no whole number: got {arms}"):
+            ABTest(schema, "y", arms)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="covariates are no tuple: got 'before'"):
+        ABTest(schema, "y", "arm", covariates="before")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="prior of a spread must have a width: got 0"):
         Priors(spread=0.0)
+
+
+def test_covariates_are_of_kinds_that_are_standardised() -> None:
+    frame = table("normal")
+    random, known = np.random.default_rng(0), {"y": "real", "arm": "categorical"}
+    refused = {
+        "binary": (
+            random.integers(2, size=ROWS) * 1.0,
+            r"\.astype\(float\), and declare it: kinds={'x': \"real\"}",
+        ),
+        "categorical": (
+            random.choice(["p", "q"], ROWS),
+            r"get_dummies\(frame\['x'\].*declare these \"real\"",
+        ),
+        "datetime": (pd.date_range("2024-01-01", periods=ROWS), "pass a number of days instead"),
+        "identifier": (np.arange(ROWS), "kinds={'x': \"real\"}"),
+    }
+    for kind, (cells, remedy) in refused.items():
+        schema = infer_schema(frame.assign(x=cells), kinds={**known, "x": kind})
+        with pytest.raises(DataError, match=rf"column 'x': a covariate of kind '{kind}': .*{remedy}"):
+            ABTest(schema, "y", "arm", covariates=("x",))
+    for cells in (refused["binary"][0], refused["identifier"][0]):
+        frame["x"] = cells.astype(float)
+        pair = ABTest(infer_schema(frame, kinds={**known, "x": "real"}), "y", "arm", covariates=("x",))
+        assert float(pair.schema.encode(frame)["x"][:, 2].mean()) == pytest.approx(0.0, abs=1e-12)
 
 
 # Distributions of its own

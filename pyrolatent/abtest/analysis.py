@@ -16,6 +16,7 @@ from typing import Any, final
 import numpy as np
 import pandas as pd
 
+from pyrolatent.abtest.checks import check_shares
 from pyrolatent.abtest.choices import Range, arm_table, as_range, lift_table
 from pyrolatent.abtest.trial import MISMATCH, Trial, as_trial
 from pyrolatent.errors import FitWarning
@@ -132,6 +133,7 @@ def analyze(
     limits = as_range(rope)
     trial = as_trial(frame, outcome, group, covariates, family, num_arms, priors or Priors())
     chosen = trial.control(control)
+    check_shares(shares, trial.names, trial.group is not None)
     found = fit(trial.pair, trial.table, method or default_method(trial), seed=seed, progress=False)
     draws = {name: value.double().numpy() for name, value in found.flat_samples().items()}
     arms = arm_table(draws["mean"], trial.names)
@@ -175,6 +177,12 @@ def doubts_of(trial: Trial, method: Method, shares: Mapping[Any, float] | None) 
             f"Labels are not in the planned shares (sample ratio mismatch, p = {p:.1e}; {counts}): something "
             "decides who is labelled or counted. Look for it before you believe the result, or pass shares=."
         )
+    found += [
+        f"Covariate {name!r} differs between arms (p = {p:.1e}): the test may have moved it, which one from "
+        "before the test cannot be, and an effect that goes through it is taken away. Leave it out if it was "
+        "measured later; else look for what decides who is in which arm."
+        for name, p in trial.imbalances.items()
+    ]
     if trial.look_alikes:
         found.append(
             f"Labels {listing(trial.look_alikes)} differ by spaces or capitals alone, and count as arms of "

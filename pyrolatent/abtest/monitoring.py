@@ -18,10 +18,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pyrolatent.abtest.analysis import NUM_DRAWS, ABResult, analyze, plain, probability
+from pyrolatent.abtest.checks import check_named, ranges
 from pyrolatent.abtest.choices import Range, as_range
 from pyrolatent.abtest.gaussian import normal_cdf
 from pyrolatent.abtest.planning import check_threshold
-from pyrolatent.abtest.trial import Trial, as_trial, check_named
+from pyrolatent.abtest.trial import Trial, as_trial
 from pyrolatent.errors import ArgumentError, DataError, FitWarning
 from pyrolatent.infer.method import check_least
 from pyrolatent.models.abtest import Family, Priors
@@ -211,8 +212,8 @@ def results_at(
 
 def enough(part: pd.DataFrame, trial: Trial) -> bool:
     """Return whether each arm of the test has two different outcomes among these rows."""
-    different = part.groupby(trial.group, observed=True)[trial.outcome].nunique()
-    return bool((different.reindex(trial.names, fill_value=0) >= 2).all())
+    found = ranges(part[trial.outcome], part[trial.group], trial.pair.family)
+    return bool((found.reindex(trial.names) > 0).all())
 
 
 def look_table(found: dict[int, ABResult], threshold: float) -> pd.DataFrame:

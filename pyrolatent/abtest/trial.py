@@ -1,4 +1,4 @@
-"""The rows of a test: its table, its labels, and what is wrong with them before any model is fitted."""
+"""The rows of a test: its table, its labels, its model, and what can be said of them without a fit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,16 @@ from typing import Any, final
 import numpy as np
 import pandas as pd
 
-from pyrolatent.errors import ArgumentError, DataError
-from pyrolatent.models.abtest import KINDS, ABTest, Family, Priors, column_of
-from pyrolatent.schema import check_names, infer_schema, listing
+from pyrolatent.abtest.balance import balance, check_covariate
+from pyrolatent.abtest.checks import check_arms, check_named, check_spreads
+from pyrolatent.abtest.numeric import covariate_numbers, outcome_numbers
+from pyrolatent.errors import ArgumentError
+from pyrolatent.infer.method import check_least
+from pyrolatent.models.abtest import KINDS, ABTest, Family, Priors, check_family
+from pyrolatent.schema import infer_schema, listing
 
-MOST_ARMS = 20
-MISMATCH = 1e-3  # probability of shares as uneven, below which labels are suspect
-CONTROLS = ("control", "a", "0", "0.0", "false", "baseline")  # what controls are called
+MISMATCH = 1e-3  # probability of shares, or covariates, as uneven, below which labels are suspect
+CONTROLS = ("a", "0", "0.0", "false", "baseline")  # what controls are called that are not called control
 
 
 @final
@@ -22,7 +25,7 @@ class Trial:
     """The rows of a test.
 
     Attributes:
-        table: Outcome, labels and covariates, those that count.
+        table: Outcome, labels and covariates, those that count; numbers as float64, yes and no as 1 and 0.
         outcome: The column of the outcome.
         group: The column of the labels; None if no label is known.
         names: Of the arms.
@@ -47,8 +50,7 @@ class Trial:
         if self.group is None:
             return {}
         rows = self.table[[self.outcome, self.group]].dropna()
-        numbers = column_of(self.pair.columns, self.outcome).values(rows[self.outcome])
-        return {name: numbers[(rows[self.group] == name).to_numpy()] for name in self.names}
+        return {name: rows.loc[rows[self.group] == name, self.outcome].to_numpy() for name in self.names}
 
     @property
     def num_silent(self) -> int:
@@ -61,6 +63,15 @@ class Trial:
         """Labels that differ from another one by spaces and capitals alone."""
         read = [str(name).strip().lower() for name in self.names]
         return [name for name, text in zip(self.names, read, strict=True) if read.count(text) > 1]
+
+    @property
+    def imbalances(self) -> dict[str, float]:
+        """Covariate that differs between arms -> the probability that it does so by chance."""
+        if self.group is None:
+            return {}
+        names = self.pair.covariates
+        found = {name: balance(self.table, name, self.group) for name in names}
+        return {name: p for name, p in found.items() if p < MISMATCH / len(names)}
 
     def control(self, name: Any) -> Any:
         """Return the arm that others are compared with.
@@ -92,23 +103,30 @@ class Trial:
         return pd.DataFrame.from_dict(lines, orient="index")
 
     def mismatch(self, shares: Mapping[Any, float] | None) -> float:
-        """Return the probability that labels are as far from the planned shares as these are."""
+        """Return the probability that labels are as far from the planned shares as these are.
+
+        Args:
+            shares: The planned share of each arm (`check_shares`); equal ones by default.
+        """
         from scipy.stats import chisquare
 
-        planned = pd.Series([1.0 if shares is None else shares.get(name, 0.0) for name in self.names])
+        planned = pd.Series([1.0 if shares is None else shares[name] for name in self.names])
         return float(chisquare(self.counts, planned / planned.sum() * sum(self.counts)).pvalue)
 
 
 def likely_control(names: Sequence[Any]) -> int:
     """Return the position of the arm that is called as controls are, else of the first."""
-    return next((k for k, name in enumerate(names) if str(name).lower() in CONTROLS), 0)
+    read = [str(name).strip().lower() for name in names]
+    control = [k for k, name in enumerate(read) if name.startswith("control")]
+    other = [k for k, name in enumerate(read) if name in CONTROLS]
+    return [*control, *other, 0][0]
 
 
 def as_trial(
     frame: pd.DataFrame,
     outcome: str,
     group: str | None,
-    covariates: Sequence[str],
+    covariates: str | Sequence[str],
     family: Family,
     num_arms: int,
     priors: Priors,
@@ -116,59 +134,25 @@ def as_trial(
     """Return the rows of a test with their model.
 
     Raises:
-        DataError: A column cannot be used, or labels are no arms.
+        DataError: A column cannot be used, labels are no arms, or an arm does not tell its spread.
+        ArgumentError: A name or a setting has no meaning.
     """
+    covariates = (covariates,) if isinstance(covariates, str) else tuple(covariates)
     check_named(frame, [outcome, *([] if group is None else [group]), *covariates])
+    check_family(family)
+    check_least("num_arms", num_arms, 2)
     labelled = group if group is not None and frame[group].notna().any() else None
-    table = frame[[outcome, *([] if labelled is None else [labelled]), *covariates]]
-    kinds: dict[str | int, str] = {outcome: KINDS[family]} if family in KINDS else {}
-    if labelled is None:
-        pair = ABTest(infer_schema(table, kinds=kinds), outcome, num_arms, family, tuple(covariates), priors)
-        return Trial(table, outcome, None, pair.arm_names, pair)
-    check_arms(table, outcome, labelled)
-    schema = infer_schema(table, kinds={**kinds, labelled: "categorical"})
-    pair = ABTest(schema, outcome, labelled, family, tuple(covariates), priors)
+    table = frame[[outcome, *([] if labelled is None else [labelled]), *covariates]].copy()
+    table[outcome] = outcome_numbers(table[outcome], family)
+    for name in covariates:
+        table[name] = covariate_numbers(table[name])
+    kinds: dict[str | int, str] = {outcome: KINDS[family], **dict.fromkeys(covariates, "real")}
+    if labelled is not None:
+        check_arms(table, outcome, labelled)
+        check_spreads(table, outcome, labelled, family)
+        kinds[labelled] = "categorical"
+    for name in covariates:
+        check_covariate(table, name, outcome, labelled)
+    arms = num_arms if labelled is None else labelled
+    pair = ABTest(infer_schema(table, kinds=kinds), outcome, arms, family, covariates, priors)
     return Trial(table, outcome, labelled, pair.arm_names, pair)
-
-
-def check_named(frame: pd.DataFrame, names: Sequence[str]) -> None:
-    """Refuse columns that are not there, or that are named twice.
-
-    Raises:
-        DataError: The table lacks a column, or has it twice.
-        ArgumentError: Outcome, labels and covariates are not different columns.
-    """
-    check_names(frame)
-    if absent := [name for name in names if name not in frame.columns]:
-        why = f"it has {listing(frame.columns.tolist())}"
-        raise DataError("the table lacks columns of the test", where=listing(absent), why=why)
-    if twice := [name for name in names if names.count(name) > 1]:
-        remedy = "name different columns for outcome, labels and covariates"
-        raise ArgumentError("a column has two parts in the test", where=f"column {twice[0]!r}", remedy=remedy)
-
-
-def check_arms(table: pd.DataFrame, outcome: str, group: str) -> None:
-    """Refuse labels that are no arms.
-
-    Raises:
-        DataError: There are many, one alone, or one with fewer than two outcomes.
-    """
-    known, where = table[group].dropna(), f"column {group!r}"
-    ordered = isinstance(known.dtype, pd.CategoricalDtype)
-    levels = list(known.cat.categories) if ordered else list(known.unique())
-    if len(levels) > MOST_ARMS:
-        raise DataError(
-            f"{len(levels)} different labels are no arms of a test", where=where, why=listing(levels, 5),
-            remedy="name the column that says who was treated how",
-        )  # fmt: skip
-    if len(levels) < 2:
-        remedy = "pass rows of both arms"
-        raise DataError("all labels are the same", where=where, why=listing(levels), remedy=remedy)
-    outcomes = table[outcome].notna().groupby(table[group], observed=False).sum().to_dict()
-    few = {level: int(outcomes.get(level, 0)) for level in levels if outcomes.get(level, 0) < 2}
-    if few:
-        raise DataError(
-            "an arm has fewer than two outcomes", where=where,
-            why=", ".join(f"{level!r}: {number}" for level, number in few.items()),
-            remedy="correct the labels, or leave these rows out",
-        )  # fmt: skip

@@ -42,6 +42,7 @@ OWN_UNITS = ("poisson", "negative_binomial", "revenue")  # outcomes that are not
 ADDED = ("normal", "student")  # outcomes to which covariates add
 OF_ARMS = ("mean", "sd", "share", "location", "spread", "probability", "rate", "log_rate", "concentration")
 TOGETHER = ("bernoulli", "revenue")  # of which rows without labels do not tell arms apart
+CENTRED = ("real", "positive", "unit", "count", "ordinal")  # kinds whose codes are 0 on average
 
 Latents = dict[str, Tensor]
 
@@ -90,11 +91,13 @@ class ABTest(Pair):
         arms: The column of the labels; or the number of arms where no label is known.
         family: "normal", "student", "lognormal", "bernoulli", "poisson", "negative_binomial" or "revenue",
             which is zero or log-normal.  Each arm has parameters of its own.
-        covariates: Columns that move the outcome alike in all arms.
+        covariates: Columns that move the outcome alike in all arms, of kinds that are standardised, so that 0
+            is an average row (`CENTRED`): one of zeros and ones is declared "real".
         priors: How wide the priors are.
 
     Raises:
-        ArgumentError: The family is unknown, or the number of arms is below 2.
+        ArgumentError: The family is unknown, `arms` is neither text nor a whole number from 2 on, or
+            `covariates` are no tuple.
         DataError: A column is absent or of the wrong kind, or arms without labels cannot be told apart.
     """
 
@@ -106,11 +109,8 @@ class ABTest(Pair):
     priors: Priors = Priors()
 
     def __post_init__(self) -> None:
-        if self.family not in get_args(Family):
-            why, remedy = f"got {self.family!r}", f"choose one of {', '.join(get_args(Family))}"
-            raise ArgumentError("the family is unknown", why=why, remedy=remedy)
-        if not isinstance(self.arms, str) and (isinstance(self.arms, bool) or self.arms < 2):
-            raise ArgumentError("a test has two arms or more", why=f"got {self.arms!r}")
+        check_family(self.family)
+        check_settings(self)
         if self.unlabelled and self.family in TOGETHER:
             why = "a mixture of such outcomes is one of the same family"
             raise DataError(
@@ -240,8 +240,9 @@ class ABTest(Pair):
     def record(self, latents: Latents, moved: Tensor) -> None:
         """Record mean and standard deviation of each arm's outcomes, in the table's units.
 
-        With covariates they are those of an arm that has all rows.  Where covariates add to the outcomes, and
-        they are 0 on average, that is a row on average, and `sd` is that of outcomes given covariates.
+        With covariates they are those of an arm that has all rows.  Where covariates add to the outcomes that
+        is an average row, at which they are 0 as they are standardised, and `sd` is that of outcomes given
+        covariates.
         """
         mean, sd = self.moments(self.distribution(latents, torch.zeros(())))
         if self.covariates and self.family == "bernoulli":
@@ -283,6 +284,34 @@ def column_of(columns: Schema, name: str | int) -> Column:
     return next(column for column in columns.columns if column.name == name)
 
 
+def check_family(family: str) -> None:
+    """Refuse a family that there is not.
+
+    Raises:
+        ArgumentError: With those that there are.
+    """
+    if family not in get_args(Family):
+        why, remedy = f"got {family!r}", f"choose one of {', '.join(get_args(Family))}"
+        raise ArgumentError("the family is unknown", why=why, remedy=remedy)
+
+
+def check_settings(pair: ABTest) -> None:
+    """Refuse arms that are neither a column nor a number, and covariates that are no tuple.
+
+    Raises:
+        ArgumentError: With what they are.
+    """
+    number = isinstance(pair.arms, int) and not isinstance(pair.arms, bool)
+    if not isinstance(pair.arms, str) and not number:
+        remedy = "pass the name of the column of the labels, or a number such as 2 where no label is known"
+        raise ArgumentError("arms are no column and no whole number", why=f"got {pair.arms!r}", remedy=remedy)
+    if not isinstance(pair.arms, str) and pair.arms < 2:
+        raise ArgumentError("a test has two arms or more", why=f"got {pair.arms!r}")
+    if not isinstance(pair.covariates, tuple):
+        remedy = "pass a tuple of names of columns"
+        raise ArgumentError("covariates are no tuple", why=f"got {pair.covariates!r}", remedy=remedy)
+
+
 def check_columns(pair: ABTest) -> None:
     """Refuse columns that are absent, or of a kind that the model has no use for.
 
@@ -301,8 +330,7 @@ def check_columns(pair: ABTest) -> None:
     if isinstance(pair.arms, str):
         check_kind(known[pair.arms], ("categorical", "binary"), "labels of arms are categorical")
     for name in pair.covariates:
-        numbers = ("real", "positive", "unit", "count", "ordinal", "binary")
-        check_kind(known[name], numbers, "covariates are numbers")
+        check_covariate(known[name])
     if pair.family == "revenue" and known[pair.outcome].lower < 0:
         raise DataError(
             "revenue below 0", where=f"column {pair.outcome!r}", remedy='use family "normal" or "student"'
@@ -318,3 +346,28 @@ def check_kind(column: Column, kinds: tuple[str, ...], why: str) -> None:
             why=why,
             remedy=f"declare it: infer_schema(frame, kinds={{{column.name!r}: {kinds[0]!r}}})",
         )
+
+
+def check_covariate(column: Column) -> None:
+    """Refuse a covariate whose codes are not standardised, so that 0 is no average row.
+
+    Raises:
+        DataError: With what to do instead.
+    """
+    if column.kind in CENTRED:
+        return
+    remedy = f'make numbers of it with .astype(float), and declare it: kinds={{{column.name!r}: "real"}}'
+    if column.kind == "datetime":
+        remedy = "pass a number of days instead"
+    elif column.labelled:
+        remedy = f'{as_dummies(column.name)}, and declare these "real"'
+    raise DataError(
+        f"a covariate of kind {column.kind!r}", where=f"column {column.name!r}",
+        why="covariates are numbers that are standardised, so that 0 is an average row", remedy=remedy,
+    )  # fmt: skip
+
+
+def as_dummies(name: str | int) -> str:
+    """Return how to make covariates of labels."""
+    dummies = f"pandas.get_dummies(frame[{name!r}], drop_first=True, dtype=float)"
+    return f"pass a column of 0 and 1 for each level but one instead, as {dummies} makes them"
