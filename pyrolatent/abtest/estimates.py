@@ -12,6 +12,7 @@ estimates on the scale on which the family's draws are normal, and v and w the v
     student            the location, with the variance that the observed information gives it
 
 These are inverse observed informations at the most likely parameters, by the delta method for logs of means.
+Of fewer than ten amounts in an arm that method is rough: P(better) was up to 0.05 off in tests with four.
 What has no formula is in `one_step`.
 """
 
