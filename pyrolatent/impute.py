@@ -21,8 +21,9 @@ from pyrolatent.column import Column, numbers
 from pyrolatent.distributions import RowDistribution
 from pyrolatent.errors import FitWarning, ModelError
 from pyrolatent.imputations import Imputations, missing_cells
+from pyrolatent.infer.method import check_least
 from pyrolatent.masked import Completed, Messages, completions, masked_sites
-from pyrolatent.predict import check_no_row_latents, check_num_draws, with_data
+from pyrolatent.predict import check_no_row_latents, with_data
 from pyrolatent.result import Fit
 from pyrolatent.schema import Schema, listing
 
@@ -75,7 +76,7 @@ def impute(
             is given new rows.
         DataError: The new rows do not fit the table's columns.
     """
-    check_num_draws(num_draws)
+    check_least("num_draws", num_draws, 1)
     given = with_data(fit, frame)
     if frame is not None:
         check_no_row_latents(fit)

@@ -23,7 +23,7 @@ from pyrolatent.draws import log_evidence, with_rows
 from pyrolatent.errors import ArgumentError, ModelError
 from pyrolatent.fit import fit as fit_again
 from pyrolatent.infer.guides import is_amortised
-from pyrolatent.infer.method import Method
+from pyrolatent.infer.method import Method, check_least
 from pyrolatent.observed import observed_sites
 from pyrolatent.predict import observes_matrix, with_data
 from pyrolatent.result import Fit, evenly_spaced
@@ -194,8 +194,7 @@ def score(fit: Fit, data: Data | None = None, num_draws: int = 1_000, seed: int 
         ArgumentError: `num_draws` is not positive.
         ModelError: The model has no latents of rows, or no guide that makes them from rows.
     """
-    if num_draws < 1:
-        raise ArgumentError("num_draws must be positive", why=f"got {num_draws}")
+    check_least("num_draws", num_draws, 1)
     given = rows_to_encode(fit, data)
     with torch.no_grad(), seeded(fit.seed if seed is None else seed, "score"):
         found = log_evidence(given, num_draws)

@@ -11,8 +11,9 @@ from torch import Tensor
 from pyrolatent.capture.conditioned import predictive, prior_draws
 from pyrolatent.capture.messages import DATA_PLATE
 from pyrolatent.draws import posterior_draws
-from pyrolatent.errors import ArgumentError, DataError, ModelError
+from pyrolatent.errors import DataError, ModelError
 from pyrolatent.fit import as_input, encode
+from pyrolatent.infer.method import check_least
 from pyrolatent.pair import check_arguments
 from pyrolatent.result import Fit
 from pyrolatent.saved_parts import with_parameters
@@ -42,7 +43,7 @@ def predict(
         ModelError: The model of a table observes more than its rows.
     """
     num_draws = NUM_PREDICTIVE if num_draws is None else num_draws
-    check_num_draws(num_draws)
+    check_least("num_draws", num_draws, 1)
     given = with_data(fit, data)
     frame, schema, observed = given.problem.frame, given.schema, list(fit.sites.observed)
     if frame is None or schema is None or (schema.named and not observes_matrix(fit, schema)):
@@ -104,16 +105,6 @@ def prior_predictive(fit: Fit, num_draws: int) -> tuple[Mapping[str, Tensor], Ma
 def row_latents(fit: Fit) -> list[str]:
     """Return the latent sites of single rows of which the fit holds draws, for these rows alone."""
     return [name for name in fit.sites.row_latents if name in fit.samples]
-
-
-def check_num_draws(num_draws: int) -> None:
-    """Refuse a number of draws below one.
-
-    Raises:
-        ArgumentError: `num_draws` is not positive.
-    """
-    if num_draws < 1:
-        raise ArgumentError("num_draws must be positive", why=f"got {num_draws}")
 
 
 def check_no_row_latents(fit: Fit) -> None:

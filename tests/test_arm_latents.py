@@ -32,7 +32,7 @@ from pyrolatent.abtest.latents import (
     permuted,
     resampled,
 )
-from pyrolatent.abtest.what_if import average_effect, counterfactual
+from pyrolatent.abtest.what_if import average_effect, counterfactual, doubts_of
 from pyrolatent.result import Fit
 from tests.small_fits import table_fit
 
@@ -280,10 +280,14 @@ def test_the_average_effect_comes_near(effect: float) -> None:
     with pytest.warns(pyl.FitWarning, match="one trained network does not know"):
         found = average_effect(fitted(effect), "outcome", "group", "control", "treated")
     assert abs(found.effect - effect) < (TOLERANCE if effect else 2 * STANDARD_ERROR)
-    assert found.interval[0] < found.effect < found.interval[1]
+    assert found.rows_interval[0] < found.effect < found.rows_interval[1]
     assert found.effect == pytest.approx(found.means["treated"] - found.means["control"])
     arms = simulated(effect).groupby("group")["outcome"].mean()
     assert found.observed == pytest.approx(arms["treated"] - arms["control"])
+    known = simulated(effect).dropna().groupby("group")["outcome"]
+    error = np.sqrt((known.var() / known.size()).sum())
+    assert np.diff(found.observed_interval) == pytest.approx(2 * stats.norm.ppf(0.95) * error)
+    assert sum(found.observed_interval) / 2 == pytest.approx(found.observed)
     assert found.num_rows == ROWS
     assert len(found.warnings) == 1
 
@@ -295,7 +299,7 @@ def test_refits_widen_the_interval() -> None:
     found = quiet(average_effect, fit, "outcome", "group", "control", "treated", num_draws=40)
     assert not any("one trained network" in message for message in found.warnings)
     single = quiet(average_effect, fitted(1.0), "outcome", "group", "control", "treated", frame, num_draws=40)
-    widths = [high - low for low, high in (found.interval, single.interval)]
+    widths = [high - low for low, high in (found.rows_interval, single.rows_interval)]
     assert widths[0] > 2 * widths[1]
 
 
@@ -321,7 +325,7 @@ def test_a_rows_own_outcome_and_label_do_not_enter() -> None:
     ]
     found = quiet(average_effect, fitted(1.0), "outcome", "group", "control", "treated", bare, num_draws=20)
     assert found.means.tolist() == means
-    assert np.isnan(found.observed)
+    assert np.isnan([found.observed, *found.observed_interval]).all()
     assert len(found.warnings) == 1
 
 
@@ -353,6 +357,28 @@ def test_a_network_that_does_not_follow_the_outcome_is_mentioned() -> None:
     assert abs(found.effect) < 0.3 < found.observed
 
 
+def test_an_effect_that_shrinks_is_mentioned() -> None:
+    """elbo() pays more for latents than labels are worth: the fitted joint of label and outcome is shrunk.
+
+    The true effect, 4, is 4 standard errors above what the network expects, and 0.2 above what is observed.
+    """
+    shrunk = trained(simulated(4.0, hidden=1 / 3, rows=400), 400, objective=pyl.elbo())
+    found = quiet(average_effect, shrunk, "outcome", "group", "control", "treated", num_draws=50)
+    low, high = found.observed_interval
+    assert found.effect < low < 4.0 < high
+    assert found.rows_interval[1] < 4.0
+    assert any(
+        "is far from the difference of the mean outcomes of the arms" in told for told in found.warnings
+    )
+
+
+@pytest.mark.parametrize(("off", "told"), [(1.9, 0), (-1.9, 0), (2.1, 1), (-2.1, 1)])
+def test_two_standard_errors_are_far(off: float, told: int) -> None:
+    single = len(list(doubts_of(short(), 3.0, 3.0, 0.5)))
+    assert len(list(doubts_of(short(), 3.0 + off * 0.5, 3.0, 0.5))) == single + told
+    assert len(list(doubts_of(short(), 3.0, np.nan, np.nan))) == single
+
+
 @pytest.mark.parametrize(
     ("group", "settings", "error", "message"),
     [
@@ -365,7 +391,7 @@ def test_a_network_that_does_not_follow_the_outcome_is_mentioned() -> None:
         ),
         ("number", {}, pyl.DataError, "declare it: infer_schema(frame, kinds={'number': \"categorical\"})."),
         ("group", {"control": "placebo"}, pyl.ArgumentError, "there is no arm 'placebo': the arms are ['con"),
-        ("group", {"num_bootstrap": 0}, pyl.ArgumentError, "num_bootstrap must be positive: got 0."),
+        ("group", {"num_bootstrap": 0}, pyl.ArgumentError, "num_bootstrap is too small: got 0. give"),
     ],
 )
 def test_what_cannot_be_compared(group: str, settings: dict, error: type, message: str) -> None:
@@ -408,12 +434,28 @@ def test_what_cannot_be_asked(outcome: str, group: str, arm: str, error: type, m
 
 
 def test_settings_without_a_meaning() -> None:
-    with pytest.raises(pyl.ArgumentError, match="num_draws must be positive: got 0"):
+    with pytest.raises(pyl.ArgumentError, match="num_draws is too small: got 0"):
         counterfactual(short(), "outcome", "group", "control", num_draws=0)
     with pytest.raises(
         pyl.ArgumentError, match="control and treatment are the same arm: got 'control' twice"
     ):
         average_effect(short(), "outcome", "group", "control", "control")
+
+
+def test_numbers_and_fits_of_another_type() -> None:
+    for wrong in ("5", 2.5):
+        told = f"is no whole number: got {wrong!r}"
+        with pytest.raises(pyl.ArgumentError, match=f"num_draws {told}"):
+            counterfactual(short(), "outcome", "group", "control", num_draws=wrong)
+        with pytest.raises(pyl.ArgumentError, match=f"num_bootstrap {told}"):
+            latent_difference(short(), "group", num_bootstrap=wrong)
+    for verb, args in (
+        (latent_difference, ("group",)),
+        (counterfactual, ("outcome", "group", "control")),
+        (average_effect, ("outcome", "group", "control", "treated")),
+    ):
+        with pytest.raises(pyl.ArgumentError, match="there is no fit: got None"):
+            verb(None, *args)
 
 
 def test_a_fit_without_an_encoder_is_refused() -> None:

@@ -530,7 +530,7 @@ def test_a_fit_to_a_table_takes_tables(mixed: TableFit, wrong: Any) -> None:
 @pytest.mark.parametrize("num_draws", [0, -1])
 def test_numbers_of_draws_must_be_positive(mixed: TableFit, num_draws: int) -> None:
     for verb in (impute, predict):
-        with pytest.raises(ArgumentError, match=f"num_draws must be positive: got {num_draws}"):
+        with pytest.raises(ArgumentError, match=f"num_draws is too small: got {num_draws}. give at least 1"):
             verb(mixed[1], num_draws=num_draws)
 
 

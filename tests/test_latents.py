@@ -207,7 +207,7 @@ def test_wrong_arguments(fit: Fit) -> None:
         pyl.traverse(fit, factors().iloc[:1], "z[2]", [1.0])
     with pytest.raises(pyl.ArgumentError, match="the number of rows must be positive: got 0"):
         pyl.generate(fit, 0)
-    with pytest.raises(pyl.ArgumentError, match="num_draws must be positive: got 0"):
+    with pytest.raises(pyl.ArgumentError, match="num_draws is too small: got 0"):
         pyl.score(fit, num_draws=0)
     with pytest.raises(pyl.DataError, match="lacks column"):
         pyl.encode(fit, factors()[["a", "b"]])

@@ -6,21 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
-from pyrolatent.abtest.analysis import NUM_DRAWS, analyze
-from pyrolatent.abtest.monitoring import (
-    KnownRows,
-    Monitoring,
-    Rates,
-    as_numbers,
-    doubts_of_rates,
-    known_rows,
-    monitor,
-    null_scores,
-    rates_of,
-    scores,
-)
+from pyrolatent.abtest.analysis import analyze
+from pyrolatent.abtest.looks import as_numbers, stops
+from pyrolatent.abtest.monitoring import Monitoring, doubts_of_rates, monitor
+from pyrolatent.abtest.null_tests import Rates, known_rows, null_scores, rates_of
 from pyrolatent.abtest.trial import as_trial
 from pyrolatent.errors import ArgumentError, DataError, FitWarning
 from pyrolatent.models.abtest import Priors
@@ -37,95 +27,6 @@ def table(num_rows: int, effect: float = 0.0, seed: int = 0) -> pd.DataFrame:
     random = np.random.default_rng(seed)
     group = random.permuted(np.array(["a", "b"])[np.arange(num_rows) % 2])
     return pd.DataFrame({"y": 5 + random.normal(size=num_rows) + effect * (group == "b"), "g": group})
-
-
-def rows_of(num_rows: int, num_looks: int, num_arms: int = 2, seed: int = 0) -> KnownRows:
-    outcomes = np.random.default_rng(seed).normal(size=num_rows)
-    arms = (np.arange(num_rows) % num_arms).astype(np.int8)
-    seen = tuple(num_rows * k // num_looks for k in range(1, num_looks + 1))
-    return KnownRows(outcomes - outcomes.mean(), arms, num_arms, seen)
-
-
-# The rates
-
-
-def slow_scores(arms: Any, rows: KnownRows) -> list[float]:
-    """The same as `scores` of one simulation, in loops."""
-    found = []
-    for number in rows.seen:
-        parts = [rows.outcomes[:number][arms[:number] == arm] for arm in range(rows.num_arms)]
-        if any(len(set(part)) < 2 for part in parts):
-            found.append(0.0)
-            continue
-        base = parts[0]
-        each = [
-            abs(part.mean() - base.mean()) / math.sqrt(part.var() / len(part) + base.var() / len(base))
-            for part in parts[1:]
-        ]
-        found.append(max(each))
-    return found
-
-
-@pytest.mark.parametrize("num_arms", [2, 3])
-def test_scores_are_those_of_plain_loops(num_arms: int) -> None:
-    random = np.random.default_rng(1)
-    rough = rows_of(60, 10, num_arms)
-    rows = KnownRows(np.rint(rough.outcomes), rough.arms, num_arms, (0, 1, 4, 4, *rough.seen))
-    arms = random.permuted(np.tile(rows.arms, (50, 1)), axis=1)
-    slow = np.array([slow_scores(line, rows) for line in arms])
-    assert (slow == 0).any(0).sum() > 4  # looks with arms of equal outcomes are among them
-    np.testing.assert_allclose(scores(arms, rows), slow, rtol=1e-9, atol=1e-9)
-
-
-def test_rates_are_those_of_a_plain_simulation() -> None:
-    num, slow_num, rows = 4_000, 1_500, rows_of(60, 10)
-    rates = rates_of(null_scores(rows, num, np.random.default_rng(0)), 0.95)
-    random, wrong, wrong_at_end = np.random.default_rng(1), 0, 0
-    for _ in range(slow_num):
-        found = [float(stats.norm.cdf(score)) for score in slow_scores(random.permutation(rows.arms), rows)]
-        wrong += max(found) > 0.95
-        wrong_at_end += found[-1] > 0.95
-    for rate, slow in ((rates.of_looks, wrong / slow_num), (rates.of_last, wrong_at_end / slow_num)):
-        assert rate == pytest.approx(slow, abs=math.hypot(within(slow, num), within(slow, slow_num)))
-
-
-# Two-sided error of 5 % at each look: Armitage, McPherson and Rowe (1969), table 2
-@pytest.mark.parametrize(("num_looks", "known"), [(1, 0.05), (2, 0.083), (5, 0.142), (10, 0.193)])
-def test_repeated_looks_inflate_the_rate_as_published(num_looks: int, known: float) -> None:
-    null = null_scores(rows_of(2_000, num_looks), 4_000, np.random.default_rng(2))
-    rates = rates_of(null, 0.975)
-    assert rates.of_looks == pytest.approx(known, abs=within(known, 4_000))
-    assert rates.of_last == pytest.approx(0.05, abs=within(0.05, 4_000))
-
-
-# Critical values for an error of 5 %: Pocock (1977)
-@pytest.mark.parametrize(("num_looks", "critical"), [(1, 1.960), (5, 2.413), (10, 2.555)])
-def test_the_suggested_threshold_brings_the_rate_back(num_looks: int, critical: float) -> None:
-    rows, num = rows_of(2_000, num_looks), 4_000
-    suggested = rates_of(null_scores(rows, num, np.random.default_rng(3)), 0.95).suggested
-    other = null_scores(rows, num, np.random.default_rng(4))
-    both = math.sqrt(2) * within(0.05, num)  # the threshold is simulated as well
-    assert rates_of(other, suggested).of_looks == pytest.approx(0.05, abs=both)
-    assert rates_of(other, stats.norm.cdf(critical)).of_looks == pytest.approx(0.05, abs=within(0.05, num))
-
-
-def test_simulations_do_not_depend_on_how_many_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = rows_of(50, 5)
-    whole = null_scores(rows, 100, np.random.default_rng(5))
-    monkeypatch.setattr("pyrolatent.abtest.monitoring.CELLS", 7 * 50)
-    parts = null_scores(rows, 100, np.random.default_rng(5))
-    assert whole.shape == (100, 5)
-    np.testing.assert_allclose(whole, parts, rtol=1e-12)
-
-
-def test_rows_without_label_or_outcome_are_left_out_of_simulations() -> None:
-    frame = pd.DataFrame(
-        {"y": [1.0, 2.0, np.nan, 4.0, 6.0, 7.0, 8.0], "g": ["b", None, "a", "a", "a", "b", None]}
-    )
-    trial = as_trial(frame, "y", "g", (), "normal", 2, Priors())
-    rows = known_rows(trial, "b", [2, 4, 7])
-    assert rows.seen == (1, 2, 4) and rows.arms.tolist() == [0, 1, 1, 0] and rows.num_arms == 2
-    assert rows.outcomes.tolist() == [-3.5, -0.5, 1.5, 2.5]
 
 
 # The looks
@@ -145,15 +46,6 @@ def test_looks_are_analyses_of_the_rows_so_far(watched: Monitoring) -> None:
         for name in ("absolute", "absolute_low", "absolute_high", "p_better", "p_in_rope"):
             assert line[name, "b"] == plain.lift.loc["b", name]
         assert [line["expected_loss", arm] for arm in "ab"] == plain.arms["expected_loss"].tolist()
-
-
-def test_simulated_scores_are_the_models_probabilities(watched: Monitoring) -> None:
-    rows = known_rows(
-        as_trial(table(800, 0.3, 1), "y", "g", (), "normal", 2, Priors()), "a", [200, 400, 600, 800]
-    )
-    better = watched.looks["p_better"]["b"].to_numpy()
-    by_score = stats.norm.cdf(np.sign(better - 0.5) * scores(rows.arms[None], rows)[0])
-    assert (np.abs(better - by_score) <= [within(p, NUM_DRAWS) + 1 / NUM_DRAWS for p in by_score]).all()
 
 
 def test_the_rule_stops_at_the_first_look_beyond_the_threshold(watched: Monitoring) -> None:
@@ -213,6 +105,19 @@ def test_three_arms_missing_cells_and_another_control() -> None:
     assert found.false_positive_rate == rates_of(null, 0.95).of_looks > found.single_look_rate
 
 
+def test_truth_values_are_yes_or_no() -> None:
+    random = np.random.default_rng(4)
+    frame = pd.DataFrame({"y": random.random(300) < 0.3, "g": np.where(random.random(300) < 0.4, "a", "b")})
+    truth, numbers = (
+        monitor(some, "y", "g", looks=2, family="bernoulli", shares={"a": 0.4, "b": 0.6}, seed=0)
+        for some in (frame, frame.assign(y=frame["y"] * 1.0))
+    )
+    pd.testing.assert_frame_equal(truth.looks, numbers.looks)
+    assert truth.false_positive_rate == numbers.false_positive_rate > truth.single_look_rate
+    with pytest.warns(FitWarning, match="Labels are not in the planned shares"):
+        monitor(frame, "y", "g", looks=[300], family="bernoulli", seed=0)
+
+
 def test_looks_that_come_too_early_are_left_out() -> None:
     frame = table(200)
     frame.loc[:40, "y"] = np.where(frame.loc[:40, "g"] == "b", 5.0, frame.loc[:40, "y"])
@@ -235,14 +140,37 @@ def test_doubts_of_the_looks_that_decide_are_told() -> None:
 
 
 def test_rough_thresholds_are_told() -> None:
-    rough = doubts_of_rates(Rates(0.1, 0.1, 0.99), 1_000, 0.99)
+    rough = doubts_of_rates(Rates(0.1, 0.02, 0.99), 1_000, 0.99)
     assert rough == (
         "The suggested threshold rests on fewer than 20 of 1000 simulations. "
         "Pass num_simulations=2_000 or more.",
     )
     extreme = doubts_of_rates(Rates(0.6, 0.1, 0.99995), 1_000, 0.95)
     assert len(extreme) == 1 and "0.99995, is closer to 1 than 10,000 draws tell" in extreme[0]
+    (finer,) = doubts_of_rates(Rates(0.0, 0.0, 0.99), 1_000_000, 0.99995)
+    assert finer == "The threshold, 0.99995, is closer to 1 than 10,000 draws tell."
     assert doubts_of_rates(Rates(0.3, 0.1, 0.994), 1_000, 0.95) == ()
+
+
+def test_counts_that_vary_more_than_the_family_allows_are_told() -> None:
+    """By permutation of labels under the Poisson posterior 92 % and 58 % of tests stop."""
+    counts = np.random.default_rng(7).negative_binomial(0.3, 0.1, 1_000)
+    frame = pd.DataFrame({"y": counts, "g": np.random.default_rng(6).choice(["a", "b"], 1_000)})
+    with pytest.warns(FitWarning) as told:
+        found = monitor(frame, "y", "g", family="poisson", looks=[500, 1_000], seed=0)
+    assert f"One look stops {found.single_look_rate:.1%} of tests without a difference, and 10.0% at" in str(
+        told[0].message
+    )
+    assert 0.5 < found.single_look_rate < 0.65
+    assert doubts_of_rates(Rates(0.3, 0.19, 0.994), 1_000, 0.95, 3) == ()
+    assert doubts_of_rates(Rates(0.3, 0.19, 0.994), 1_000, 0.95, 2) != ()
+
+
+def test_thresholds_are_the_same_on_both_sides() -> None:
+    """1 - 0.95 is above 0.05 in binary numbers."""
+    columns = pd.MultiIndex.from_tuples([("p_better", "b")])
+    at = pd.DataFrame([[0.95], [0.05], [0.9501], [0.0499]], columns=columns)
+    assert stops(at, 0.95).tolist() == [False, False, True, True]
 
 
 # Errors
@@ -258,6 +186,8 @@ def test_numbers_of_looks() -> None:
     assert as_numbers(3, 100) == [33, 67, 100]
     assert as_numbers([50, 20, 50], 100) == [20, 50]
     assert as_numbers(range(10, 31, 10), 30) == [10, 20, 30]
+    assert as_numbers(np.int64(3), 100) == [33, 67, 100]
+    assert as_numbers(np.array([50, 20]), 100) == [20, 50]
 
 
 def test_settings_without_meaning_are_refused() -> None:
@@ -266,7 +196,10 @@ def test_settings_without_meaning_are_refused() -> None:
         assert f"threshold must lie between 0.5 and 1: got {threshold}" in refused(frame, threshold=threshold)
     assert "looks is too small: got 0" in refused(frame, looks=0)
     assert "looks is too small: got 0" in refused(frame, looks=[0, 10])
-    assert "looks is no whole number: got 2.5" in refused(frame, looks=[2.5])
+    for looks in (2.5, [2.5]):
+        assert "looks is no whole number: got 2.5" in refused(frame, looks=looks)
+    assert "looks is no number: got None" in refused(frame, looks=None)
+    assert "threshold is no number: got '0.9'" in refused(frame, threshold="0.9")
     assert "there are more looks than rows: 41 looks at 40 rows" in refused(frame, looks=41)
     assert "got [10, 50], and the table has 40. pass numbers from 1 to 40" in refused(frame, looks=[10, 50])
     assert "looks are no numbers of rows: got []" in refused(frame, looks=[])

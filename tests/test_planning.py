@@ -91,6 +91,30 @@ def test_losses_that_any_test_has() -> None:
     assert plan(effect=0.5, sd=1.0, threshold=0.6, power=0.1).rows_for_power == 2
 
 
+@pytest.mark.parametrize("expected_loss", [1e-30, 1e-200])
+def test_losses_far_below_the_effect(expected_loss: float) -> None:
+    """log g(x) is -x^2 / 2 beside logs of x, and x = effect sqrt(rows / (2 V))."""
+    rows = plan(effect=1.0, sd=10.0, expected_loss=expected_loss).rows_per_arm
+    assert mean_loss(rows, 1.0, 200.0) <= expected_loss < mean_loss(rows - 1, 1.0, 200.0)
+    assert rows == pytest.approx(-4 * math.log(expected_loss) * 200.0, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"effect": 1e-9, "sd": 1e3}, {"effect": 1e-300, "sd": 1.0}, {"effect": 1.0, "sd": 1e150}]
+)
+def test_more_rows_than_can_be_counted_are_refused(settings: dict[str, float]) -> None:
+    assert "a test would need more than 4.5e+15 rows in each arm" in refused(**settings)
+    settings = {"effect": 1e-12, "sd": 1.0, "expected_loss": 1e-10, "threshold": 0.6, "power": 0.3}
+    assert "pass a larger effect or expected_loss" in refused(**settings)
+
+
+def test_units_of_any_size() -> None:
+    plain = plan(effect=0.5, sd=10.0, expected_loss=0.01)
+    for unit in (1e-60, 1e60):
+        scaled = plan(effect=0.5 * unit, sd=10.0 * unit, expected_loss=0.01 * unit)
+        assert (scaled.rows_per_arm, scaled.rows_for_power) == (plain.rows_per_arm, plain.rows_for_power)
+
+
 def test_the_curve_falls_and_holds_what_was_asked() -> None:
     found = plan(effect=0.01, mean=0.1, family="bernoulli", expected_loss=1e-4)
     curve = found.curve
@@ -126,7 +150,10 @@ def test_settings_without_meaning_are_refused() -> None:
     for effect in (0, math.nan, math.inf):
         told = f"effect must be a difference: got {effect}. pass the smallest difference"
         assert told in refused(effect=effect, sd=1)
-    for sd in (None, 0, -1.0, math.nan, math.inf):
+    for name in ("effect", "sd", "expected_loss", "threshold", "power"):
+        assert f"{name} is no number: got '1'" in refused(**{"sd": 1.0, name: "1"})
+    assert "mean is no number: got '1'" in refused(mean="1", family="bernoulli")
+    for sd in (None, 0, -1.0, math.nan, math.inf, 1e-200, 1e200):
         told = f"sd must be positive: got {sd}. pass the standard deviation of outcomes in an arm"
         assert told in refused(sd=sd)
     for mean in (None, 0, 1.0, 1.2, math.nan):

@@ -23,23 +23,16 @@ AT_ONCE = 2**22  # rows of bootstrap samples together
 Array = NDArray[np.float64]
 
 
-def check_count(name: str, number: int) -> None:
-    """Refuse a number below one.
-
-    Raises:
-        ArgumentError: With the number.
-    """
-    if number < 1:
-        raise ArgumentError(f"{name} must be positive", why=f"got {number}")
-
-
 def table_of(fit: Fit, frame: pd.DataFrame | None) -> pd.DataFrame:
     """Return the rows to look at.
 
     Raises:
+        ArgumentError: There is no fit.
         ModelError: The fit is not to the rows of a table, or no guide makes latents from these.
         DataError: There are none, as after a fit was loaded without its data.
     """
+    if not isinstance(fit, Fit):
+        raise ArgumentError("there is no fit", why=f"got {fit!r}", remedy="pass what fit(...) returns")
     check_encodes(fit)
     if fit.problem.frame is None or not observes_matrix(fit, schema_of(fit)):
         raise ModelError(

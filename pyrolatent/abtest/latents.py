@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from pyrolatent.abtest.asked import (
     Array,
-    check_count,
     column_names,
     control_of,
     interval_of,
@@ -36,6 +35,7 @@ from pyrolatent.abtest.choices import Range
 from pyrolatent.capture.bounds import guide_of, recorded, terms
 from pyrolatent.column import Column
 from pyrolatent.errors import ArgumentError
+from pyrolatent.infer.method import check_least
 from pyrolatent.latents import AtMeans, latent_names, rows_to_encode, side_by_side
 from pyrolatent.result import Fit
 from pyrolatent.seeds import numpy_generator, seeded
@@ -106,11 +106,11 @@ def latent_difference(
         seed: By default that of the fit.
 
     Raises:
-        ArgumentError: There is no such arm, or a number is not positive.
+        ArgumentError: There is no fit, no such arm, or a number is not positive.
         DataError: The column cannot be used, or an arm has fewer than two labelled rows.
         ModelError: The fit is not to a table, or has no guide that makes latents of rows from rows.
     """
-    check_count("num_bootstrap", num_bootstrap)
+    check_least("num_bootstrap", num_bootstrap, 1)
     table = table_of(fit, frame)
     column = labels_in(fit, group, table)
     chosen, seed = control_of(column, control), fit.seed if seed is None else seed

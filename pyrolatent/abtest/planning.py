@@ -19,12 +19,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from pyrolatent.abtest.gaussian import normal_cdf, normal_quantile
 from pyrolatent.errors import ArgumentError
-from pyrolatent.infer.method import check_fraction
+from pyrolatent.infer.method import check_fraction, check_number
 
 Array = NDArray[np.float64]
 
 FEWEST = 2  # rows an arm, of which a variance can be told
 NUM_POINTS = 60  # of the curve
+SMALLEST = 5e-324  # loss that is above 0
+MOST = 2**52  # of which twice as many are whole numbers still
 FAMILIES = ("normal", "bernoulli")
 
 
@@ -77,7 +79,8 @@ def plan(
         power: The probability of that.
 
     Raises:
-        ArgumentError: A setting has no meaning, or is not for this family.
+        ArgumentError: A setting has no meaning, is not for this family, or asks for more rows than can be
+            counted.
     """
     check_effect(effect)
     check_threshold(threshold)
@@ -99,8 +102,9 @@ def check_effect(effect: float) -> None:
     """Refuse no difference.
 
     Raises:
-        ArgumentError: It is 0, or not finite.
+        ArgumentError: It is no number, 0, or not finite.
     """
+    check_number("effect", effect)
     if effect == 0 or not math.isfinite(effect):
         raise ArgumentError(
             "effect must be a difference", why=f"got {effect}",
@@ -112,8 +116,9 @@ def check_threshold(threshold: float) -> None:
     """Refuse a threshold of P(better) that one of two arms always passes, or none ever.
 
     Raises:
-        ArgumentError: It is not between 0.5 and 1.
+        ArgumentError: It is no number between 0.5 and 1.
     """
+    check_number("threshold", threshold)
     if not 0.5 < threshold < 1:
         raise ArgumentError(
             "threshold must lie between 0.5 and 1", why=f"got {threshold}",
@@ -125,9 +130,12 @@ def check_loss(expected_loss: float | None) -> None:
     """Refuse a loss that no test reaches.
 
     Raises:
-        ArgumentError: It is not positive and finite.
+        ArgumentError: It is no number, or not positive and finite.
     """
-    if expected_loss is not None and not 0 < expected_loss < math.inf:
+    if expected_loss is None:
+        return
+    check_number("expected_loss", expected_loss)
+    if not 0 < expected_loss < math.inf:
         raise ArgumentError(
             "expected_loss must be positive", why=f"got {expected_loss}",
             remedy="pass the loss, in units of the outcome, that you would put up with",
@@ -144,7 +152,7 @@ def variance_of_both(family: str, effect: float, sd: float | None, mean: float |
         remedy = f"choose one of {', '.join(FAMILIES)}"
         raise ArgumentError("the family cannot be planned for", why=f"got {family!r}", remedy=remedy)
     if family == "normal":
-        return 2 * checked_sd(sd, mean) ** 2
+        return 2 * float(checked_sd(sd, mean)) ** 2
     return sum(rate * (1 - rate) for rate in checked_rates(sd, mean, effect))
 
 
@@ -152,12 +160,15 @@ def checked_sd(sd: float | None, mean: float | None) -> float:
     """Return the standard deviation of normal outcomes.
 
     Raises:
-        ArgumentError: It is not positive, or a mean was given, which says nothing.
+        ArgumentError: It is no number, or not positive and finite, or so is its square; or a mean was given,
+            which says nothing.
     """
     if mean is not None:
         remedy = 'leave it out, or pass family="bernoulli" for a rate'
         raise ArgumentError("mean is for bernoulli outcomes", why=f"got {mean}", remedy=remedy)
-    if sd is None or not 0 < sd < math.inf:
+    if sd is not None:
+        check_number("sd", sd)
+    if sd is None or sd < 0 or not 0 < sd * sd < math.inf:
         remedy = "pass the standard deviation of outcomes in an arm"
         raise ArgumentError("sd must be positive", why=f"got {sd}", remedy=remedy)
     return sd
@@ -172,6 +183,8 @@ def checked_rates(sd: float | None, mean: float | None, effect: float) -> tuple[
     if sd is not None:
         remedy = "leave it out: the mean of bernoulli outcomes tells it"
         raise ArgumentError("sd is for normal outcomes", why=f"got {sd}", remedy=remedy)
+    if mean is not None:
+        check_number("mean", mean)
     if mean is None or not 0 < mean < 1:
         remedy = "pass the rate of the control"
         raise ArgumentError("mean must lie between 0 and 1", why=f"got {mean}", remedy=remedy)
@@ -227,27 +240,56 @@ def p_wrong(rows: ArrayLike, effect: float, variance: float) -> Array:
 
 
 def rows_for_power(effect: float, variance: float, threshold: float, power: float) -> int:
-    """Return the fewest rows per arm with that power: (z_threshold + z_power)^2 V / effect^2."""
+    """Return the fewest rows per arm with that power: (z_threshold + z_power)^2 V / effect^2.
+
+    Raises:
+        ArgumentError: There are more than can be counted.
+    """
     score = max(0.0, normal_quantile(threshold) + normal_quantile(power))
-    return max(FEWEST, math.ceil(score**2 * variance / effect**2))
+    ratio = float(score) * math.sqrt(variance) / effect
+    return whole(ratio * ratio)
+
+
+def whole(rows: float) -> int:
+    """Return the whole number of rows.
+
+    Raises:
+        ArgumentError: There are more than can be counted.
+    """
+    if rows > MOST:
+        raise ArgumentError(
+            f"a test would need more than {MOST:.2g} rows in each arm", why="what is asked for is too small",
+            remedy="pass a larger effect or expected_loss, in units of the outcome",
+        )  # fmt: skip
+    return max(FEWEST, math.ceil(rows))
 
 
 def rows_for_loss(effect: float, variance: float, expected_loss: float) -> int:
     """Return the fewest rows per arm with at most that mean loss, which falls as rows are added.
 
     It is at most what it would be without a difference, s (sqrt(2) - 1) g(0), so that the root lies below the
-    rows where this is small enough.
+    rows where this is small enough.  Logs of rows and losses are compared, which differ by powers of ten.
+
+    Raises:
+        ArgumentError: There are more than can be counted.
     """
 
-    def excess(rows: float) -> float:
-        return float(mean_loss(rows, effect, variance)) - expected_loss
+    def excess(log_rows: float) -> float:
+        loss = float(mean_loss(math.exp(log_rows), effect, variance))
+        return math.log(max(loss, SMALLEST)) - math.log(expected_loss)
 
-    if excess(FEWEST) <= 0:
+    least = math.log(FEWEST)
+    if excess(least) <= 0:
         return FEWEST
-    most = variance * ((math.sqrt(2) - 1) * float(unit_loss(0.0)) / expected_loss) ** 2
+    bound = math.log((math.sqrt(2) - 1) * float(unit_loss(0.0)))
+    most = math.log(variance) + 2 * (bound - math.log(expected_loss)) + 0.01
     from scipy.optimize import brentq  # slow to import
 
-    return math.ceil(brentq(excess, FEWEST, 1.01 * most))
+    if most > math.log(MOST) and excess(math.log(MOST)) > 0:
+        return whole(math.inf)
+    found = whole(math.exp(brentq(excess, least, min(most, math.log(MOST)))))
+    near = (found - 1, found, found + 1)  # a root is rounded
+    return next(rows for rows in near if mean_loss(rows, effect, variance) <= expected_loss)
 
 
 def curve_of(effect: float, variance: float, threshold: float, wanted: tuple[int, ...]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """What a trained autoencoder expects of a test if all rows were in one arm.
 
-    average_effect(fit, "sales", "group", "control", "treatment").interval
+    average_effect(fit, "sales", "group", "control", "treatment").effect
 
 It conditions on the arm, which is what treating does where rows were assigned at random and the model fits.
 Outcomes that nobody saw come with intervals.
@@ -29,21 +29,25 @@ from pyrolatent.abtest.asked import (
     with_column,
 )
 from pyrolatent.abtest.choices import INTERVAL, Range
+from pyrolatent.abtest.gaussian import normal_quantile
 from pyrolatent.capture.conditioned import observations
 from pyrolatent.capture.seen import seen_entries
 from pyrolatent.column import Column
 from pyrolatent.errors import ArgumentError, DataError
 from pyrolatent.impute import nothing_masked
+from pyrolatent.infer.method import check_least
 from pyrolatent.latents import guide_means
 from pyrolatent.masked import Messages, completions
-from pyrolatent.predict import check_num_draws, with_data
+from pyrolatent.predict import with_data
 from pyrolatent.result import Fit, evenly_spaced
 from pyrolatent.schema import listing
 from pyrolatent.seeds import numpy_generator
 
 NUM_DRAWS = 200  # of each outcome that nobody saw
 NUM_BOOTSTRAP = 1_000
-FAR = 3.0  # standard errors between an effect and the difference of means, from which that is worth a word
+FAR = (
+    2.0  # standard errors of the difference of means by which an effect of the same rows is not off by chance
+)
 
 
 @final
@@ -54,18 +58,23 @@ class AverageEffect:
     Attributes:
         effect: Mean of the expected outcomes under the treatment minus that under the control, in units of
             the outcome.
-        interval: Its 90 % interval, by bootstrapping rows, and networks where there are several refits.
+        rows_interval: What 90 % of bootstrap samples of the rows, and of the networks where there are several
+            refits, give.  It holds what is not known of the rows and not what networks have not learnt, so
+            that it is no interval of the true effect.
         means: Both expected outcomes, by arm.
         observed: The difference of the mean outcomes of rows with label and outcome; nan where there are
             fewer than two in an arm.
+        observed_interval: Its 90 % interval, from the variances in both arms.  In a randomised test it is one
+            of the true effect.
         num_rows: All rows, with a label or without.
         warnings: What makes it weaker than it looks, with what to do.
     """
 
     effect: float
-    interval: Range
+    rows_interval: Range
     means: pd.Series
     observed: float
+    observed_interval: Range
     num_rows: int
     warnings: tuple[str, ...] = ()
 
@@ -100,11 +109,12 @@ def counterfactual(
 
     Returns:
         A line for each row, with the table's index: the `mean` outcome, and `low` to `high`, in which an
-        outcome of such a row lies with 90 % probability, in units of the outcome.  They do not cover what is
-        not known of a single trained network.
+        outcome of such a row lies with 90 % probability according to the networks, in units of the outcome.
+        They do not cover what is not known of a single trained network.
 
     Raises:
-        ArgumentError: There is no such arm, a number is not positive, or outcome and labels are one column.
+        ArgumentError: There is no fit or no such arm, a number is not positive, or outcome and labels are one
+            column.
         DataError: A column cannot be used.
         ModelError: The fit is not to a table, has no guide that makes latents of rows from rows, or its
             model takes missing cells for observed ones.
@@ -131,13 +141,15 @@ def average_effect(
 
     The mean over rows of `counterfactual` under the treatment minus that under the control.  This is
     conditioning, and equals the effect of treating only in a test whose labels were given at random and whose
-    model fits.  Of one network the interval covers the choice of rows alone, and is far too narrow: fit
+    model fits.  Of one network `rows_interval` covers the choice of rows alone, and is far too narrow: fit
     with `SVI(num_refits=20)`, and it covers what refits on bootstrap samples of the rows differ by.
 
-    An autoencoder is approximate, and what it has not learnt it expects to be alike in all arms: effects
-    shrink towards 0, in simulations by 5 to 15 % after `iwae(20)` and by 20 to 90 % after `elbo()`.
-    `observed`, the plain difference of means, needs no network; a test whose model is simple has a better
-    one in `analyze`.
+    Labels and outcomes meet in the latents alone, and where these do not tell the arms apart sharply, the
+    network expects outcomes to be alike in all arms: effects shrink towards 0, in simulations by 0 to 15 %
+    after `iwae(20)` and by 10 to 90 % after `elbo()`, which pays for latents more than labels are worth.
+    Refits shrink alike, so that no interval of them shows it.  `observed`, the plain difference of means,
+    needs no network, and a warning says where the effect is more than two of its standard errors off.  A test
+    whose model is simple has a better one in `analyze`.
 
     Args:
         fit: A fit of an autoencoder to the table of the test.
@@ -150,7 +162,8 @@ def average_effect(
         seed: By default that of the fit.
 
     Raises:
-        ArgumentError: There is no such arm, a number is not positive, or outcome and labels are one column.
+        ArgumentError: There is no fit or no such arm, a number is not positive, or outcome and labels are one
+            column.
         DataError: A column cannot be used.
         ModelError: The fit is not to a table, has no guide that makes latents of rows from rows, or its
             model takes missing cells for observed ones.
@@ -161,10 +174,12 @@ def average_effect(
     draws = [outcomes_if(fit, outcome, group, arm, table, num_draws, seed) for arm in arms]
     means = pd.Series([draw.mean() for draw in draws], pd.Index(arms, name="arm"), name=outcome)
     effects = by_refit(fit, draws[1] - draws[0])
-    effect, interval = float(effects.mean()), bootstrapped(effects, fit.seed if seed is None else seed)
+    effect, rows_interval = float(effects.mean()), bootstrapped(effects, fit.seed if seed is None else seed)
     observed, error = observed_difference(table, outcome, group, arms)
     found = (*never_hidden(fit, outcome, "outcome"), *doubts_of(fit, effect, observed, error))
-    return AverageEffect(effect, interval, means, observed, len(table), said(found))
+    return AverageEffect(
+        effect, rows_interval, means, observed, around(observed, error), len(table), said(found)
+    )
 
 
 def outcomes_if(
@@ -172,7 +187,7 @@ def outcomes_if(
     seed: int | None,
 ) -> Array:  # fmt: skip
     """Return draws of each row's outcome if its arm were `arm` `(S, N)`, in units of the outcome."""
-    check_num_draws(num_draws)
+    check_least("num_draws", num_draws, 1)
     if outcome == group:
         remedy = "name different columns for outcome and labels"
         raise ArgumentError("a column has two parts in the test", where=f"column {outcome!r}", remedy=remedy)
@@ -244,16 +259,22 @@ def observed_difference(
     return float(known[1].mean() - known[0].mean()), float(error)
 
 
+def around(value: float, error: float) -> Range:
+    """Return the 90 % interval of a value with a normal error."""
+    low, high = value + error * normal_quantile(INTERVAL)
+    return float(low), float(high)
+
+
 def doubts_of(fit: Fit, effect: float, observed: float, error: float) -> Iterator[str]:
     """Yield what makes an effect weaker than it looks."""
     if fit.num_refits == 1:
         yield (
-            "The interval covers the choice of rows and not what one trained network does not know: it is "
+            "rows_interval covers the choice of rows and not what one trained network does not know: it is "
             "too narrow. Fit with SVI(num_refits=20)."
         )
     if abs(effect - observed) > FAR * error:
         yield (
             f"The effect, {effect:.4g}, is far from the difference of the mean outcomes of the arms, "
-            f"{observed:.4g} (standard error {error:.2g}): the network does not follow the outcome, or the "
-            "arms are of different rows. Train it longer, by iwae(20)."
+            f"{observed:.4g} (standard error {error:.2g}): the network does not follow the outcome, or "
+            "rows without label or outcome differ. Train it longer, by iwae(20), or believe the difference."
         )

@@ -1,7 +1,7 @@
 """What every method is: frozen settings with one `run`."""
 
 import abc
-from numbers import Integral
+from numbers import Integral, Real
 from typing import ClassVar
 
 from pyrolatent.errors import ArgumentError
@@ -31,11 +31,22 @@ def check_least(name: str, value: int | None, least: int) -> None:
         raise ArgumentError(f"{name} is too small", why=f"got {value}", remedy=f"give at least {least}")
 
 
+def check_number(name: str, value: float) -> None:
+    """Refuse a setting that is no number, such as one read from text.
+
+    Raises:
+        ArgumentError: It is none.
+    """
+    if not isinstance(value, Real):
+        raise ArgumentError(f"{name} is no number", why=f"got {value!r}")
+
+
 def check_fraction(name: str, value: float) -> None:
     """Refuse a setting that must lie strictly between 0 and 1.
 
     Raises:
         ArgumentError: It does not.
     """
+    check_number(name, value)
     if not 0 < value < 1:
         raise ArgumentError(f"{name} must lie between 0 and 1", why=f"got {value}")
