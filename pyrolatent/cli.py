@@ -14,7 +14,9 @@ from typing import Any, TextIO, final, get_args
 import click
 import pandas as pd
 
-from pyrolatent.abtest.analysis import analyze, plain
+from pyrolatent.abtest.analysis import analyze
+from pyrolatent.abtest.choices import Range
+from pyrolatent.abtest.words import method_in_words, plain
 from pyrolatent.ampute import MECHANISMS, ampute
 from pyrolatent.declared import kinds_to_json, read_kinds
 from pyrolatent.errors import ArgumentError, FitWarning, PyrolatentError
@@ -22,6 +24,7 @@ from pyrolatent.fit import fit
 from pyrolatent.folders import output_folder, prepare_file, prepare_folder
 from pyrolatent.impute import impute
 from pyrolatent.infer.chains import extreme
+from pyrolatent.infer.em import EM
 from pyrolatent.infer.hmc import HMC
 from pyrolatent.models.abtest import Family
 from pyrolatent.models.mvn import BayesianMVN
@@ -32,7 +35,7 @@ from pyrolatent.store import load
 from pyrolatent.tables import FORMATS, check_format, read_frame, write_frame
 
 MODELS = {"mvn": BayesianMVN}
-METHODS = {"em": None, "hmc": HMC()}
+METHODS = {"auto": None, "em": EM(), "hmc": HMC()}
 MOST_COLUMNS = 40  # listed on the screen
 
 
@@ -163,12 +166,22 @@ def fit_command(
 @click.option("--group", metavar="COLUMN", help="The labels of the arms; leave out if none is known.")
 @click.option("--out", type=PATH, required=True, help="Folder to write; must be new or empty.")
 @click.option("--family", type=click.Choice(get_args(Family)), default="normal", show_default=True)
-@click.option("--method", type=click.Choice(list(METHODS)), default="em", show_default=True)
+@click.option(
+    "--num-arms", type=click.IntRange(min=2), default=2, show_default=True, help="If no label is known."
+)
+@click.option(
+    "--method",
+    type=click.Choice(list(METHODS)),
+    default="auto",
+    show_default=True,
+    help="auto is em, or hmc where an arm has few events.",
+)
 @click.option("--covariate", multiple=True, metavar="COLUMN", help="Moves all arms alike; may be repeated.")
 @click.option(
     "--control", help="The arm to compare with; by default the one that is called so, or the first."
 )
-@click.option("--rope", type=float, help="Differences up to this are as good as none.")
+@click.option("--rope", help="Differences up to this, or from,to, are as good as none.")
+@click.option("--shares", help="Those planned, as control=0.9,treatment=0.1; by default equal ones.")
 @click.option("--seed", type=SEED, help="For the same result again; by default a fresh one.")
 @force_option
 def abtest_command(
@@ -177,10 +190,12 @@ def abtest_command(
     group: str | None,
     out: Path,
     family: Family,
+    num_arms: int,
     method: str,
     covariate: tuple[str, ...],
     control: str | None,
-    rope: float | None,
+    rope: str | None,
+    shares: str | None,
     seed: int | None,
     force: bool,
 ) -> None:
@@ -195,10 +210,12 @@ def abtest_command(
     frame = read_frame(file)
     result = analyze(
         frame, outcome, group, method=METHODS[method], family=family, covariates=covariate,
-        control=named(frame, group, control), rope=rope, seed=seed,
+        control=named(frame, group, control), rope=None if rope is None else ends_in(rope),
+        shares=None if shares is None else shares_in(shares, frame, group), num_arms=num_arms, seed=seed,
     )  # fmt: skip
     write_result(result, out, force=force)
     say(result.sentence)
+    say(f"By {method_in_words(result.fit)}.")
     say(f"Wrote {out}: open {out / 'report.html'} in a browser. {say.seconds}")
 
 
@@ -208,6 +225,28 @@ def named(frame: pd.DataFrame, group: str | None, control: str | None) -> Any:
         return control
     labels = frame[group].dropna().unique().tolist()
     return next((label for label in labels if control in (str(label), plain(label))), control)
+
+
+def ends_in(rope: str) -> float | Range:
+    """Return the range that `1` or `-1,2` on the command line means."""
+    try:
+        low, *high = (float(end) for end in rope.split(","))
+    except ValueError:
+        high = [0.0, 0.0]
+    if len(high) > 1:
+        remedy = "pass --rope 1 for -1 to 1, or --rope -1,2"
+        raise ArgumentError("--rope is no range", why=f"got {rope!r}", remedy=remedy)
+    return (low, high[0]) if high else low
+
+
+def shares_in(shares: str, frame: pd.DataFrame, group: str | None) -> dict[Any, float]:
+    """Return the planned shares that `control=0.9,treatment=0.1` on the command line means."""
+    try:
+        parts = [part.rsplit("=", 1) for part in shares.split(",")]
+        return {named(frame, group, name): float(share) for name, share in parts}
+    except ValueError as error:
+        remedy = "pass --shares control=0.9,treatment=0.1"
+        raise ArgumentError("--shares are no shares", why=f"got {shares!r}", remedy=remedy) from error
 
 
 @main.command("schema")

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -204,14 +205,16 @@ def check_settings(
         )
     if not isinstance(method, Method | None):
         raise ArgumentError(
-            "the method is not a method", why=f"got {method!r}", remedy="pass pyrolatent.HMC()"
+            "the method is not a method",
+            why=f"got {method!r}",
+            remedy="pass pyrolatent.HMC() or pyrolatent.EM()",
         )
     if not isinstance(start, Fit | None):
         raise ArgumentError("start is not a fit", why=f"got {start!r}", remedy="pass what fit(...) returned")
     if guide is not None and method is not None and not method.uses_guide:
         raise ArgumentError(f"{type(method).__name__} has no use for a guide", remedy="leave guide out")
-    if seed is not None and (seed != int(seed) or seed < 0):
-        raise ArgumentError("a seed is a whole number from 0", why=f"got {seed}")
+    if seed is not None and not (isinstance(seed, Real) and seed % 1 == 0 and seed >= 0):
+        raise ArgumentError("a seed is a whole number from 0", why=f"got {seed!r}")
     if dtype not in (None, torch.float32, torch.float64):
         raise ArgumentError("dtype must be torch.float32 or torch.float64", why=f"got {dtype}")
 

@@ -87,13 +87,18 @@ def check_format(path: str | os.PathLike[str]) -> None:
 
 
 def _read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
-    try:
-        header = pd.read_csv(path, encoding="utf-8-sig", header=None, nrows=1, dtype="str").iloc[0]
-        frame = pd.read_csv(path, encoding="utf-8-sig", dtype_backend="numpy_nullable", low_memory=False)
-    except READ_ERRORS as error:
-        raise StoreError("cannot be read as CSV", where=str(path), why=str(error)) from error
+    header = _read_text(path, header=None, nrows=1, dtype="str").iloc[0]
+    _check_separator(header, str(path))
+    frame = _read_text(path, dtype_backend="numpy_nullable", low_memory=False)
     _check(frame, header, str(path))
     return frame.apply(_plain) if len(frame.columns) else frame
+
+
+def _read_text(path: str | os.PathLike[str], **settings: Any) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, encoding="utf-8-sig", **settings)
+    except READ_ERRORS as error:
+        raise StoreError("cannot be read as CSV", where=str(path), why=str(error)) from error
 
 
 def _read_parquet(path: str) -> pd.DataFrame:
@@ -142,15 +147,18 @@ def _with_categories(frame: pd.DataFrame, text: bytes | None) -> pd.DataFrame:
     return frame.astype(dtypes) if dtypes else frame
 
 
+def _check_separator(header: pd.Series, path: str) -> None:
+    separators = [mark for mark in (";", "\t") if mark in str(header.iloc[0])]
+    if len(header) == 1 and separators:
+        remedy = "Save the table with commas between cells, and points in numbers"
+        raise StoreError(f"cells are separated by {separators[0]!r}", where=path, remedy=remedy)
+
+
 def _check(frame: pd.DataFrame, header: pd.Series, path: str) -> None:
     _check_repeated(header[header.notna()].tolist(), path)
     if not isinstance(frame.index, pd.RangeIndex):
         remedy = "Quote cells that contain commas, or remove trailing commas"
         raise StoreError("rows have more cells than the header", where=path, remedy=remedy)
-    separators = [mark for mark in (";", "\t") if mark in str(header.iloc[0])]
-    if len(header) == 1 and separators:
-        remedy = "Save the table with commas"
-        raise StoreError(f"cells are separated by {separators[0]!r}", where=path, remedy=remedy)
 
 
 def _check_repeated(names: list[str], path: str) -> None:

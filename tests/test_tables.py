@@ -83,6 +83,8 @@ def test_an_unknown_spelling_of_missing_is_refused_with_row_and_value(tmp_path: 
         (b"a,b\n1,2\n3,4,5\n", "cannot be read as CSV: .*Expected 2 fields in line 3, saw 3"),
         (b"a,b\n1,2,3\n4,5,6\n", "rows have more cells than the header"),
         (b"a;b\n1;2\n", "cells are separated by ';'. Save the table with commas"),
+        (b"a;b\n1,5;2\n", "cells are separated by ';'. .* points in numbers"),
+        (b"a;b\n1;2\n1,5;2,5\n", "cells are separated by ';'. .* points in numbers"),
     ],
 )
 def test_files_that_are_not_csv(tmp_path: Path, content: bytes, message: str) -> None:

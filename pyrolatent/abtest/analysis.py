@@ -18,20 +18,24 @@ import pandas as pd
 
 from pyrolatent.abtest.checks import check_shares
 from pyrolatent.abtest.choices import Range, arm_table, as_range, lift_table
-from pyrolatent.abtest.trial import MISMATCH, Trial, as_trial
-from pyrolatent.errors import FitWarning
+from pyrolatent.abtest.doubts import Outcomes, doubts_of, short_arms
+from pyrolatent.abtest.page import page_of
+from pyrolatent.abtest.trial import Trial, as_trial
+from pyrolatent.abtest.words import components_in_words, no_result, sentence_of
+from pyrolatent.errors import ArgumentError, FitWarning
 from pyrolatent.export import to_inference_data
 from pyrolatent.fit import fit
 from pyrolatent.folders import write_text
 from pyrolatent.infer.em import EM
+from pyrolatent.infer.hmc import HMC
 from pyrolatent.infer.method import Method
 from pyrolatent.models.abtest import ADDED, Family, Priors
 from pyrolatent.result import Fit
-from pyrolatent.schema import listing
 
 MOST_TOLD = 0.5  # share of rows with a label
 NUM_DRAWS = 10_000  # of a normal approximation, which are cheap
-FEW = 30  # outcomes of an arm below which a normal approximation is rough
+MOST_SAMPLED = 10_000  # rows
+SAMPLED = HMC(num_chains=16, num_warmup=100, num_draws=500)  # seconds; P(better) within 0.01
 
 
 @final
@@ -41,14 +45,20 @@ class ABResult:
 
     Attributes:
         arms: By arm: `rows` with its label, `mean` outcome with its 90 % interval `low` to `high`, `sd` of
-            outcomes, `share` of all rows, `p_best`, and `expected_loss` of choosing it.
+            outcomes (the median of draws, which may have no mean), `share` of all rows, `p_best`, and
+            `expected_loss` of choosing it.
         lift: By other arm: `absolute` and `relative` uplift over the control with 90 % intervals, `p_better`,
             `p_in_rope` where a range was given, and Welch's `t`, `df` and `p` of rows with label and outcome.
         sentence: The result in words.
         warnings: What makes it weaker than it looks, with what to do.
         control: The arm that others are compared with.
         outcome: What was measured.
-        fit: Of the model.
+        rope: Differences that are as good as none, from and to.
+        shares: The planned ones; None for equal ones.
+        fit: Of the model; `fit.method` ran.
+
+    Where no label is known, `p_best`, `expected_loss`, `p_better` and Welch's test are left out: components
+    come in order, so the last is always the best.
     """
 
     arms: pd.DataFrame
@@ -57,13 +67,15 @@ class ABResult:
     warnings: tuple[str, ...]
     control: Any
     outcome: str
+    rope: Range | None
+    shares: Mapping[Any, float] | None
     fit: Fit
 
     def plot(self) -> Any:
         """Return a matplotlib figure: the mean of each arm, and the uplift over the control."""
         from pyrolatent.plots.arms import arm_plot
 
-        return arm_plot(self.arms, self.lift, self.outcome)
+        return arm_plot(self.arms, self.lift, self.outcome, self.control, self.rope)
 
     def to_inference_data(self) -> Any:
         """Return the fit as an object of ArviZ."""
@@ -75,20 +87,7 @@ class ABResult:
         Raises:
             StoreError: The page cannot be written.
         """
-        import jinja2  # slow to import, as matplotlib is
-
-        from pyrolatent.plots.figures import png_uri
-
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("pyrolatent"), autoescape=True, undefined=jinja2.StrictUndefined
-        )
-        page = environment.get_template("abtest.html").render(
-            result=self,
-            arms=self.arms.to_html(float_format=plain_number, border=0, index_names=False),
-            lift=self.lift.to_html(float_format=plain_number, border=0, index_names=False),
-            picture=png_uri(self.plot()),
-            version=self.fit.info["versions"]["pyrolatent"],
-        )
+        page = page_of(vars(self), self.plot())
         if path is not None:
             write_text(path, page)
         return page
@@ -115,7 +114,9 @@ def analyze(
         frame: The table, one row for each unit; outcomes and labels may be missing.
         outcome: The column of the outcome; more is better.
         group: The column of the labels; None, or a column without any, if no label is known.
-        method: By default `EM`, whose intervals are normal approximations; those of `HMC()` are not.
+        method: By default `EM`, whose intervals are normal approximations, and `HMC`, whose intervals are
+            not, where an arm has fewer than 30 events and the table at most 10,000 rows.  `result.fit.method`
+            says which.
         family: The distribution of outcomes in an arm (`models.ABTest`).
         covariates: Columns of numbers that move the outcome alike in all arms, best those from before the
             test: they narrow the intervals.
@@ -123,102 +124,73 @@ def analyze(
         rope: Differences that are as good as none: their half width, or from and to.
         shares: The planned share of each arm; by default equal ones.
         num_arms: Where no label is known.
-        priors: Of the model.
+        priors: Of the model; the default is then `EM(penalised=True)`.
         seed: Of the fit.
 
     Raises:
         DataError: A column cannot be used, with rows and values; an arm has fewer than two outcomes.
-        ArgumentError: A setting has no meaning.
+        ArgumentError: A setting has no meaning, or none for this method.
     """
+    check_priors(priors, method)
     limits = as_range(rope)
     trial = as_trial(frame, outcome, group, covariates, family, num_arms, priors or Priors())
-    chosen = trial.control(control)
+    chosen, outcomes = trial.control(control), trial.outcomes
     check_shares(shares, trial.names, trial.group is not None)
-    found = fit(trial.pair, trial.table, method or default_method(trial), seed=seed, progress=False)
+    chosen_method = default_method(trial, outcomes, priors) if method is None else method
+    found = fit(trial.pair, trial.table, chosen_method, seed=seed, progress=False)
     draws = {name: value.double().numpy() for name, value in found.flat_samples().items()}
-    arms = arm_table(draws["mean"], trial.names)
-    arms.insert(0, "rows", trial.counts)
-    arms = arms.assign(sd=draws["sd"].mean(0), share=draws["share"].mean(0))
-    lift = lift_table(draws["mean"], trial.names, chosen, limits)
-    lift = lift if trial.group is None else lift.join(trial.welch(chosen))
-    doubts = doubts_of(trial, found.method, shares)
-    for message in doubts:
-        warnings.warn(message, FitWarning, stacklevel=2)
-    doubts = (*found.warnings, *doubts)
-    sentence = in_words(arms, lift, chosen) + (" Read the warnings first." if doubts else "")
-    return ABResult(arms, lift, sentence, doubts, chosen, outcome, found)
-
-
-def default_method(trial: Trial) -> EM:
-    """Return the method that is chosen for a test."""
-    told = sum(trial.counts) >= MOST_TOLD * len(trial.table)  # labels leave one peak, so one start will do
-    dear = trial.pair.covariates and trial.pair.family not in ADDED  # a mean is one over all rows
-    return EM(num_starts=1 if told else EM.num_starts, num_draws=EM.num_draws if dear else NUM_DRAWS)
-
-
-def doubts_of(trial: Trial, method: Method, shares: Mapping[Any, float] | None) -> tuple[str, ...]:
-    """Return what makes the result weaker than it looks, besides what the fit says."""
+    with np.errstate(invalid="ignore", over="ignore"):  # draws that are not finite, which the sentence tells
+        arms, lift = arms_of(trial, draws), lift_table(draws["mean"], trial.names, chosen, limits)
+    doubts = (*found.warnings, *told(doubts_of(trial, outcomes, arms, found.method, shares)))
+    sentence = no_result(arms, lift)
     if trial.group is None:
-        return (
-            "No label is known: arms are told apart by their outcomes alone, and come in the order of their "
-            "locations. They are components of a mixture, which need not be those of the test. Label some "
-            "rows.",
-        )
-    found = []
-    few = [name for name, outcomes in trial.outcomes.items() if len(outcomes) < FEW]
-    if few and isinstance(method, EM):
-        found.append(
-            f"Arms {listing(few)} have fewer than {FEW} outcomes: intervals by EM are normal approximations, "
-            "and too narrow there. Pass method=HMC()."
-        )
-    if (p := trial.mismatch(shares)) < MISMATCH:
-        counts = ", ".join(f"{n!r}: {c}" for n, c in zip(trial.names, trial.counts, strict=True))
-        found.append(
-            f"Labels are not in the planned shares (sample ratio mismatch, p = {p:.1e}; {counts}): something "
-            "decides who is labelled or counted. Look for it before you believe the result, or pass shares=."
-        )
-    found += [
-        f"Covariate {name!r} differs between arms (p = {p:.1e}): the test may have moved it, which one from "
-        "before the test cannot be, and an effect that goes through it is taken away. Leave it out if it was "
-        "measured later; else look for what decides who is in which arm."
-        for name, p in trial.imbalances.items()
-    ]
-    if trial.look_alikes:
-        found.append(
-            f"Labels {listing(trial.look_alikes)} differ by spaces or capitals alone, and count as arms of "
-            "their own. Write them alike, as by frame[group].str.strip(), if they are the same."
-        )
-    if trial.num_silent:
-        found.append(f"{trial.num_silent} rows have neither outcome nor label and say nothing.")
-    return tuple(found)
+        arms, lift = arms.drop(columns=["p_best", "expected_loss"]), lift.drop(columns="p_better")
+        sentence = sentence or components_in_words(draws, arms, found.info)
+    else:
+        sentence, lift = sentence or sentence_of(arms, lift, chosen), lift.join(trial.welch(chosen))
+    sentence += " Read the warnings first." if doubts else ""
+    return ABResult(arms, lift, sentence, doubts, chosen, outcome, limits, shares, found)
 
 
-def in_words(arms: pd.DataFrame, lift: pd.DataFrame, control: Any) -> str:
-    """Return the result in a sentence."""
-    best: Any = arms["p_best"].idxmax()
-    other: Any = lift["p_better"].idxmax() if best == control else best
-    line, loss = lift.loc[other], float(arms.loc[best, "expected_loss"])
-    relative = "" if np.isnan(line["relative"]) else f", {line['relative']:+.1%}"
-    lost = f"{loss:.2g}" if loss else "next to nothing"
-    return (
-        f"{plain(other)} is {line['absolute']:+.4g} against {plain(control)} (90 % interval "
-        f"{line['absolute_low']:+.4g} to {line['absolute_high']:+.4g}{relative}) and better with probability "
-        f"{probability(line['p_better'])}. Choosing {plain(best)} is expected to lose {lost}."
+def check_priors(priors: Any, method: Any) -> None:
+    """Refuse priors that are none, or that would not count.
+
+    Raises:
+        ArgumentError: They are.
+    """
+    if not isinstance(priors, Priors | None):
+        remedy = "pass pyrolatent.models.abtest.Priors(...)"
+        raise ArgumentError("priors are no priors of a test", why=f"got {priors!r}", remedy=remedy)
+    if priors is not None and isinstance(method, EM) and not method.penalised:
+        remedy = "pass EM(penalised=True) or HMC()"
+        raise ArgumentError(
+            "priors do not count by this method", why="EM maximises the likelihood", remedy=remedy
+        )
+
+
+def default_method(trial: Trial, outcomes: Outcomes, priors: Priors | None) -> Method:
+    """Return the method that is chosen for a test."""
+    family, rows = trial.pair.family, len(trial.table)
+    if rows <= MOST_SAMPLED and short_arms(trial, outcomes):
+        return SAMPLED
+    labelled = sum(trial.counts) >= MOST_TOLD * rows  # labels leave one peak, so one start will do
+    dear = trial.pair.covariates and family not in ADDED  # a mean is one over all rows
+    return EM(
+        num_starts=1 if labelled else EM.num_starts,
+        penalised=priors is not None,
+        num_draws=EM.num_draws if dear else NUM_DRAWS,
     )
 
 
-def plain(name: Any) -> str:
-    """Return the name of an arm; labels that are whole numbers without a fraction."""
-    return f"{name:g}" if isinstance(name, float) else str(name)
+def arms_of(trial: Trial, draws: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the table of the arms, from draws `(S, K)`."""
+    arms = arm_table(draws["mean"], trial.names)
+    arms.insert(0, "rows", trial.counts)
+    return arms.assign(sd=np.median(draws["sd"], axis=0), share=draws["share"].mean(0))
 
 
-def probability(value: float) -> str:
-    """Return a probability in words, as far as draws tell."""
-    if 0.001 <= value <= 0.999:
-        return f"{value:.3f}"
-    return "above 0.999" if value > 0.5 else "below 0.001"
-
-
-def plain_number(value: float) -> str:
-    """Return a number for a table."""
-    return f"{value:.4g}"
+def told(doubts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return doubts, said aloud."""
+    for message in doubts:
+        warnings.warn(message, FitWarning, stacklevel=3)
+    return doubts

@@ -5,6 +5,7 @@ certain to be the best.  Larger outcomes are better.
 """
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ Draws = NDArray[np.float64]
 Range = tuple[float, float]
 
 INTERVAL = (0.05, 0.95)
+NEAR_ZERO = 0.05  # of the width of its interval, closer to which to 0 a mean is no unit for others
 
 
 def arm_table(means: Draws, names: Sequence[Any]) -> pd.DataFrame:
@@ -28,15 +30,17 @@ def arm_table(means: Draws, names: Sequence[Any]) -> pd.DataFrame:
 
     Returns:
         By arm: `mean` and its 90 % interval `low` to `high`, `p_best`, the probability that no other arm
-        has a higher mean, and `expected_loss` of choosing it, in units of the outcome.
+        has a higher mean, where equal ones share a draw, and `expected_loss` of choosing it, in units of the
+        outcome.
     """
     low, high = np.quantile(means, INTERVAL, axis=0)
     best = means.max(1, keepdims=True)
+    highest = means == best
     columns = {
         "mean": means.mean(0),
         "low": low,
         "high": high,
-        "p_best": (means == best).mean(0),
+        "p_best": (highest / highest.sum(1, keepdims=True)).mean(0),
         "expected_loss": (best - means).mean(0),
     }
     return pd.DataFrame(columns, index=pd.Index(names, name="arm"))
@@ -52,8 +56,9 @@ def lift_table(means: Draws, names: Sequence[Any], control: Any, rope: Range | N
         rope: Differences that are as good as none, from and to, in units of the outcome.
 
     Returns:
-        By arm: `absolute` and `relative` uplift with their 90 % intervals, `p_better`, and with a range
-        `p_in_rope`.  A relative uplift over a control whose mean may be 0 is nan.
+        By arm: `absolute` and `relative` uplift with their 90 % intervals, `p_better`, where equal means
+        count half, and with a range `p_in_rope`.  `relative` is the mean of `absolute` by that of the
+        control, and its interval that of the ratio in each draw; nan where `is_unit` says no.
     """
     base = means[:, list(names).index(control)]
     rows = {name: lift(means[:, k], base, rope) for k, name in enumerate(names) if name != control}
@@ -63,31 +68,52 @@ def lift_table(means: Draws, names: Sequence[Any], control: Any, rope: Range | N
 def lift(means: Draws, base: Draws, rope: Range | None) -> dict[str, float]:
     """Return one line of the table, from draws `(S,)` of an arm and of the control."""
     absolute = means - base
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        relative = absolute / np.abs(base)
-        certain = ((base > 0).all() or (base < 0).all()) and np.isfinite(relative.sum())
-    relative = relative if certain else np.full_like(base, np.nan)
-    found: dict[str, float] = {}
-    for name, values in (("absolute", absolute), ("relative", relative)):
-        low, high = np.quantile(values, INTERVAL)
-        found |= {name: values.mean(), f"{name}_low": low, f"{name}_high": high}
-    found["p_better"] = (absolute > 0).mean()
+    found = {"absolute": float(absolute.mean()), **ends("absolute", absolute)}
+    if is_unit(base):
+        ratio = found["absolute"] / float(abs(base.mean()))
+        found |= {"relative": ratio, **ends("relative", absolute / np.abs(base))}
+    else:
+        found |= dict.fromkeys(("relative", "relative_low", "relative_high"), np.nan)
+    found["p_better"] = float((absolute > 0).mean() + (absolute == 0).mean() / 2)
     if rope is not None:
-        found["p_in_rope"] = ((absolute >= rope[0]) & (absolute <= rope[1])).mean()
+        found["p_in_rope"] = float(((absolute >= rope[0]) & (absolute <= rope[1])).mean())
     return found
+
+
+def ends(name: str, values: Draws) -> dict[str, float]:
+    """Return the ends of the 90 % interval of draws `(S,)`, by name."""
+    low, high = np.quantile(values, INTERVAL)
+    return {f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def is_unit(base: Draws) -> bool:
+    """Return whether draws `(S,)` of a mean are far enough from 0 to divide by.
+
+    All have the same sign, and the 90 % interval ends farther from 0 than a twentieth of its width.  Where it
+    comes closer, as with no success at all, a ratio may have no mean, and its interval says next to nothing.
+    """
+    low, high = np.quantile(base, INTERVAL)
+    one_sign = bool((base > 0).all() or (base < 0).all())
+    return one_sign and bool(np.isfinite(base).all()) and min(abs(low), abs(high)) > NEAR_ZERO * (high - low)
 
 
 def as_range(rope: float | Range | None) -> Range | None:
     """Return a range from its half width, or from its ends.
 
     Raises:
-        ArgumentError: It is empty.
+        ArgumentError: It is empty, or has no two ends that are finite numbers.
     """
     if rope is None:
         return None
-    low, high = (-rope, rope) if isinstance(rope, int | float) else rope
-    if not low < high:
+    found = (-rope, rope) if isinstance(rope, Real) and not isinstance(rope, bool) else rope
+    plain = isinstance(found, Sequence | np.ndarray) and len(found) == 2
+    if not (plain and all(is_finite(end) for end in found) and found[0] < found[1]):  # type: ignore[index, union-attr]
         raise ArgumentError(
             "rope is no range", why=f"got {rope!r}", remedy="pass its half width, or (low, high)"
         )
-    return float(low), float(high)
+    return float(found[0]), float(found[1])  # type: ignore[index]
+
+
+def is_finite(value: Any) -> bool:
+    """Return whether a value is a finite number."""
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(float(value)))

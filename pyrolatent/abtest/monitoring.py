@@ -17,12 +17,13 @@ from typing import Any, final
 
 import pandas as pd
 
-from pyrolatent.abtest.analysis import NUM_DRAWS, ABResult, analyze, plain, probability
+from pyrolatent.abtest.analysis import NUM_DRAWS, ABResult, analyze
 from pyrolatent.abtest.choices import Range, as_range
 from pyrolatent.abtest.looks import as_numbers, first_stop, in_order, left_out, look_table, results_at
 from pyrolatent.abtest.null_tests import Rates, known_rows, null_scores, rates_of
 from pyrolatent.abtest.planning import check_threshold
 from pyrolatent.abtest.trial import as_trial
+from pyrolatent.abtest.words import plain, probability
 from pyrolatent.errors import DataError, FitWarning
 from pyrolatent.infer.method import check_least
 from pyrolatent.models.abtest import Family, Priors
