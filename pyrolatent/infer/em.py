@@ -20,6 +20,7 @@ from pyrolatent.capture.messages import DATA_PLATE
 from pyrolatent.capture.sites import SiteTable
 from pyrolatent.infer.clock import Clock
 from pyrolatent.infer.em_climb import Budget, Ends, Peak, find_peaks
+from pyrolatent.infer.em_gaussian import samples_of_rows, unmoved_sites
 from pyrolatent.infer.em_setup import at_few_rows, screening_steps, steps_of
 from pyrolatent.infer.em_starts import evidence
 from pyrolatent.infer.em_steps import MixtureSteps, Steps
@@ -28,6 +29,7 @@ from pyrolatent.infer.method import Method, check_least
 from pyrolatent.infer.modes import Mode
 from pyrolatent.infer.progress import progress_bar
 from pyrolatent.infer.proposal import NormalProposal
+from pyrolatent.pair import as_pair
 from pyrolatent.result import Fit, Problem
 from pyrolatent.seeds import generator
 
@@ -97,22 +99,27 @@ class EM(Method):
 def samples_at(problem: Problem, density: LogDensity, sites: SiteTable, draws: Tensor) -> dict[str, Tensor]:
     """Return draws `(1, draw, *site)`, on the host, at positions `(draw, D)`.
 
-    Sites that rows have of their own are among them unless they are too many, or continuous.  A density
-    at few rows makes the others, unless they depend on which rows there are.
+    Sites that rows have of their own are among them unless they are too many.  A density at few rows makes
+    the others, unless they depend on which rows there are.
     """
     known = {**sites.latents, **sites.deterministics}
     shared = [name for name, site in known.items() if DATA_PLATE not in site.plates]
     own = [site for site in (*known.values(), *sites.discrete.values()) if site.name not in shared]
     share = max(1, (sites.rows or 1) // max(1, density.sites.rows or 1))
     whole = replace(density, data=problem.data, sites=sites, largest_table=share * density.largest_table)
-    if not sites.row_latents and len(draws) * sum(site.shape.numel() for site in own) <= MAX_NUMBERS:
+    few_enough = len(draws) * sum(site.shape.numel() for site in own) <= MAX_NUMBERS
+    if sites.row_latents and few_enough:
+        return samples_of_rows(problem, density, sites, draws)
+    if sites.row_latents:
+        kept = unmoved_sites(problem, density, sites, draws[0])
+        without = samples_at(replace(problem, pair=as_pair(density.model)), density, density.sites, draws)
+        return {name: value for name, value in without.items() if name in kept}
+    if few_enough:
         return whole.samples(draws[None], problem.seed)
-    source = density
-    if not sites.row_latents:
-        with density.context():
-            few = at_few_rows(problem, sites, generator(problem.seed, "few rows", device=problem.device))
-        first, again = (d.constrain(draws[:1]) for d in (few or whole, whole))
-        source = few if few and all(close(first[name], again[name]) for name in shared) else whole
+    with density.context():
+        few = at_few_rows(problem, sites, generator(problem.seed, "few rows", device=problem.device))
+    first, again = (d.constrain(draws[:1]) for d in (few or whole, whole))
+    source = few if few and all(close(first[name], again[name]) for name in shared) else whole
     size = source.points_at_once
     pieces = (source.constrain(some, at_once=size) for some in draws.split(size))
     found = [{name: values[name].cpu() for name in shared} for values in pieces]

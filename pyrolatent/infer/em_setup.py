@@ -19,7 +19,8 @@ from pyrolatent.capture.messages import DATA_PLATE, Message
 from pyrolatent.capture.sites import SiteTable, random_start, read_sites
 from pyrolatent.capture.vector import Layout
 from pyrolatent.errors import ModelError, PyrolatentError
-from pyrolatent.infer.em_gaussian import gaussian_steps
+from pyrolatent.infer.em_gaussian import integrated
+from pyrolatent.infer.em_row_checks import check_plates
 from pyrolatent.infer.em_steps import Latents, MixtureSteps, ModelSteps, Steps, counted, supports_of
 from pyrolatent.infer.maximisation import Formulas, formulas
 from pyrolatent.infer.points import in_batches
@@ -34,6 +35,7 @@ SCREENED = 10_000  # rows on which all starts run, where there are more
 SIDE_BY_SIDE = 16  # points in one graph
 SMALL = 2**12  # numbers of a point's largest site up to which that is faster
 PLANNED = 100  # evaluations at many rows, after starts ran on few of them
+NEWTON = 10  # steps of Newton's method there, each by differences of gradients along all directions
 
 
 @final
@@ -63,8 +65,10 @@ def steps_of(problem: Problem, penalised: bool) -> tuple[Steps, SiteTable]:
     with model_context(problem.dtype, device, validate=True), explained(data):
         sites = read_sites(model, data, random)
     check_sampleable(sites)
+    check_plates(sites)
     if sites.row_latents:
-        return gaussian_steps(problem, sites, random, penalised), sites
+        density, found = integrated(problem, sites, random, penalised)
+        return model_steps(problem, density, found, penalised), sites
     with model_context(problem.dtype, device):
         structure = read_structure(problem, sites, random, penalised)
         layout, parts = structure.formulas.layout, structure.formulas.parts
@@ -76,9 +80,16 @@ def steps_of(problem: Problem, penalised: bool) -> tuple[Steps, SiteTable]:
         model, data, seed=problem.seed, dtype=problem.dtype, device=device,
         total=lambda joint: log_total(counted(joint, penalised)),
     )  # fmt: skip
+    return model_steps(problem, density, structure.formulas, penalised), sites
+
+
+def model_steps(problem: Problem, density: LogDensity, formulas: Formulas, penalised: bool) -> ModelSteps:
+    """Return what EM repeats of a model whose log-likelihood is captured."""
+    batch = few_at_once(density)
+    planned = PLANNED + NEWTON * 2 * density.dim // batch
     with density.context():
-        points = in_batches(density, few_at_once(density), problem.compile, PLANNED)
-    return ModelSteps(structure.formulas, Latents(density, layout), points, penalised), sites
+        points = in_batches(density, batch, problem.compile, planned)
+    return ModelSteps(formulas, Latents(density, formulas.layout), points, penalised)
 
 
 def few_at_once(density: LogDensity) -> int:
