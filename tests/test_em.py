@@ -15,7 +15,6 @@ import pyro.distributions as dist
 import pytest
 import torch
 from scipy import stats
-from sklearn.decomposition import FactorAnalysis
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
@@ -28,7 +27,6 @@ from pyrolatent.capture.messages import is_observation
 from pyrolatent.errors import ArgumentError, FitWarning, ModelError
 from pyrolatent.fit import as_input
 from pyrolatent.infer.em import EM
-from pyrolatent.infer.em_gaussian import GaussianSteps
 from pyrolatent.infer.em_setup import FEW, SCREENED, screening_steps, steps_of
 from pyrolatent.infer.em_steps import Latents, MixtureSteps, ModelSteps, Steps, counted
 from pyrolatent.infer.em_structure import read_structure
@@ -339,7 +337,7 @@ def test_labels_of_rows_are_drawn_and_large_tables_keep_none(monkeypatch: pytest
     high = (found.samples["z"][0] == position[1]).double().mean(0)
     far = (data["x"] > 3.5) | (data["x"] < 0.5)
     torch.testing.assert_close(high[far], (data["x"][far] > 2).double(), rtol=0, atol=0.1)
-    monkeypatch.setattr("pyrolatent.infer.em.MAX_NUMBERS", 1_000)
+    monkeypatch.setattr("pyrolatent.infer.em_samples.MAX_NUMBERS", 1_000)
     assert set(quiet(models.normal, data).samples) == {"shares", "location", "spread"}
 
 
@@ -445,52 +443,7 @@ def test_latents_of_rows_beside_discrete_sites_are_refused() -> None:
         quiet(both, models.normal_data())
 
 
-# Normal latents of rows
-
-
-@pytest.mark.usefixtures("context")
-def test_expected_prices_are_those_of_the_article_with_its_sums_right() -> None:
-    steps, _ = steps_of(problem_of(models.prices, models.prices_data()), False)
-    assert isinstance(steps, GaussianSteps)
-    position = steps.latents.position(torch.tensor([[4.0, 1.0, 0.0, 1.0]], dtype=FLOAT))[0]
-    mean, factor = steps.rows.posterior(position)
-    torch.testing.assert_close(mean[:, 0], torch.tensor([0.5, 1.0, 1.5], dtype=FLOAT))
-    torch.testing.assert_close(factor[:, 0, 0] ** -2, torch.full((3,), 0.5, dtype=FLOAT))
-    # x ~ N(mu + nu, sigma^2 + tau^2)
-    exact = dist.Normal(4.0, math.sqrt(2.0)).log_prob(torch.tensor([5.0, 6.0, 7.0], dtype=FLOAT)).sum()
-    assert float(steps.rows.log_likelihood(position)) == pytest.approx(float(exact), abs=1e-9)
-    # one iteration: mu = mean(x - E z) = 5, nu = mean(E z) = 1, and both variances 1/2 + 1/6
-    _, better = steps.improved(torch.tensor([[4.0, 1.0, 0.0, 1.0]], dtype=FLOAT))
-    expected = torch.tensor([[5.0, math.sqrt(2 / 3), 1.0, math.sqrt(2 / 3)]], dtype=FLOAT)
-    torch.testing.assert_close(better, expected, rtol=0, atol=0.02)
-
-
-def test_only_the_sums_of_prices_are_known() -> None:
-    found = quiet(models.prices, models.prices_data(), EM(num_starts=2))
-    mu, log_sigma, nu, log_tau = found.state["position"]
-    assert float(mu + nu) == pytest.approx(6.0, abs=1e-4)
-    assert float((2 * log_sigma).exp() + (2 * log_tau).exp()) == pytest.approx(2 / 3, abs=1e-3)
-    assert found.info["log_likelihood"] == pytest.approx(
-        3 * (-0.5 * math.log(2 * math.pi * 2 / 3) - 0.5), abs=1e-6
-    )
-    assert "does not tell 2 of 4 directions" in " ".join(found.warnings)
-
-
-def test_factor_analysis_is_that_of_scikit_learn() -> None:
-    def factors(x: Tensor) -> None:
-        loadings = pyro.sample("loadings", dist.Normal(torch.zeros(4), 5.0).to_event(1))
-        noise = pyro.sample("noise", dist.HalfNormal(5.0 * torch.ones(4)).to_event(1))
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(z * loadings, noise).to_event(1), obs=x)
-
-    random = models.generator()
-    x = torch.randn(80, 1, generator=random, dtype=FLOAT) * torch.tensor([1.0, -0.8, 0.6, 2.0])
-    x = x + 0.5 * torch.randn(80, 4, generator=random, dtype=FLOAT)
-    x = x - x.mean(0)
-    found = quiet(factors, {"x": x}, EM(num_starts=2))
-    peer = FactorAnalysis(1, tol=1e-12, max_iter=20_000, svd_method="lapack").fit(x.numpy())
-    assert found.info["log_likelihood"] == pytest.approx(peer.score(x.numpy()) * len(x), abs=1e-5)
+# Settings
 
 
 @pytest.mark.parametrize("setting", ["num_starts", "num_steps", "num_draws"])

@@ -12,7 +12,7 @@ from pyrolatent.capture.context import model_context
 from pyrolatent.capture.discrete import check_enumerable, draw_sites, uniform_numbers
 from pyrolatent.capture.failures import explained
 from pyrolatent.capture.joint import LogJoint, evaluate
-from pyrolatent.capture.ladder import MAX_POINTS, Batched, Rung, climb, map_points
+from pyrolatent.capture.ladder import MAX_POINTS, Batched, Point, Rung, climb, map_points
 from pyrolatent.capture.messages import Message
 from pyrolatent.capture.modes import FailingCholesky, ReadValues
 from pyrolatent.capture.sites import SiteTable, read_sites
@@ -160,20 +160,35 @@ def capture_density(
         sites = read_sites(model, data, random)
     check_sampleable(sites)
 
-    def density(count: Callable[[LogJoint], Tensor]) -> Callable[[Tensor], Tensor]:
-        def point(flat: Tensor) -> Tensor:
-            with ReadValues(), FailingCholesky() as cholesky:
-                log_joint = count(evaluate(model, data, sites, flat))
-            return cholesky.guard(log_joint)
-
-        return point
+    def counting(count: Callable[[LogJoint], Tensor]) -> Point:
+        return lambda flat: count(evaluate(model, data, sites, flat))
 
     with model_context(dtype, device), explained(data):
         examples = 2 * torch.rand(2, sites.layout.size, generator=random, device=device) - 1
         table = largest_table(model, data, sites, examples[0], random) if sites.discrete else 0
         fast, plain = (LogJoint.total, LogJoint.plain_total) if total is None else (total, total)
-        batched = climb(density(fast), density(plain), examples)
+        batched = captured(counting(fast), counting(plain), examples)
     return LogDensity(model, data, sites, dtype, device, batched, table)
+
+
+def captured(density: Point, plain: Point, examples: Tensor) -> Batched:
+    """Capture a function `(D,) -> ()` of free numbers that runs a model, at `examples (B, D)`.
+
+    `plain` is the same without any shortcut.
+
+    Raises:
+        ModelError: The density is random.
+    """
+
+    def watched(function: Point) -> Point:
+        def point(flat: Tensor) -> Tensor:
+            with ReadValues(), FailingCholesky() as cholesky:
+                log_density = function(flat)
+            return cholesky.guard(log_density)
+
+        return point
+
+    return climb(watched(density), watched(plain), examples)
 
 
 def largest_table(

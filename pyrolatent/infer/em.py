@@ -7,7 +7,7 @@ highest is then climbed by Newton's method, whose curvature, the observed inform
 errors.  Priors do not count unless `penalised`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -16,9 +16,6 @@ from torch import Tensor
 from pyrolatent.capture.density import LogDensity
 from pyrolatent.capture.expectation import log_total
 from pyrolatent.capture.joint import evaluate
-from pyrolatent.capture.ladder import close
-from pyrolatent.capture.messages import DATA_PLATE
-from pyrolatent.capture.sites import SiteTable
 from pyrolatent.infer.clock import Clock
 from pyrolatent.infer.em_climb import Search
 from pyrolatent.infer.em_doubts import (
@@ -29,7 +26,8 @@ from pyrolatent.infer.em_doubts import (
     peak_doubts,
     unfinished,
 )
-from pyrolatent.infer.em_setup import at_few_rows, model_steps, screening_steps, steps_of, still_hold
+from pyrolatent.infer.em_samples import samples_at
+from pyrolatent.infer.em_setup import climbing_steps, screening_steps, steps_of, still_hold
 from pyrolatent.infer.em_steps import MixtureSteps, counted
 from pyrolatent.infer.method import Method, check_least
 from pyrolatent.infer.progress import progress_bar
@@ -37,8 +35,6 @@ from pyrolatent.infer.proposal import NormalProposal
 from pyrolatent.infer.stages import kept_of
 from pyrolatent.result import Fit, Problem
 from pyrolatent.seeds import generator
-
-MAX_NUMBERS = 2**21  # draws of what rows have of their own, kept in a fit
 
 
 @final
@@ -79,7 +75,7 @@ class EM(Method):
                 search = Search(problem, self.num_starts, self.num_steps, self.tolerance, kept, bar)
                 peaks, ends = search.peaks(steps, some)
                 if isinstance(steps, MixtureSteps) and not still_hold(steps, peaks, problem):
-                    steps = model_steps(problem, steps.formulas.forgotten, self.penalised)
+                    steps = climbing_steps(problem, steps.formulas.forgotten, self.penalised)
                     peaks, ends = search.peaks(steps, None)
                 density, gain = steps.latents.density, over_one_component(steps, peaks[0])
                 best, rough = looked_around(peaks[0].mode, steps.log_likelihood)
@@ -107,28 +103,3 @@ def log_likelihood_at(position: Tensor, density: LogDensity) -> Tensor:
     """Return the log-likelihood `()` at free numbers `(D,)`, without priors."""
     joint = evaluate(density.model, density.data, density.sites, position)
     return log_total(counted(joint, penalised=False))
-
-
-def samples_at(problem: Problem, density: LogDensity, sites: SiteTable, draws: Tensor) -> dict[str, Tensor]:
-    """Return draws `(1, draw, *site)`, on the host, at positions `(draw, D)`.
-
-    Sites that rows have of their own are among them unless they are too many, or continuous.  A density
-    at few rows makes the others, unless they depend on which rows there are.
-    """
-    known = {**sites.latents, **sites.deterministics}
-    shared = [name for name, site in known.items() if DATA_PLATE not in site.plates]
-    own = [site for site in (*known.values(), *sites.discrete.values()) if site.name not in shared]
-    share = max(1, (sites.rows or 1) // max(1, density.sites.rows or 1))
-    whole = replace(density, data=problem.data, sites=sites, largest_table=share * density.largest_table)
-    if not sites.row_latents and len(draws) * sum(site.shape.numel() for site in own) <= MAX_NUMBERS:
-        return whole.samples(draws[None], problem.seed)
-    source = density
-    if not sites.row_latents:
-        with density.context():
-            few = at_few_rows(problem, sites, generator(problem.seed, "few rows", device=problem.device))
-        first, again = (d.constrain(draws[:1]) for d in (few or whole, whole))
-        source = few if few and all(close(first[name], again[name]) for name in shared) else whole
-    size = source.points_at_once
-    pieces = (source.constrain(some, at_once=size) for some in draws.split(size))
-    found = [{name: values[name].cpu() for name in shared} for values in pieces]
-    return {name: torch.cat([part[name] for part in found])[None] for name in shared}

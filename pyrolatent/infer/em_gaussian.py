@@ -1,38 +1,57 @@
 """EM where each row has continuous latents that are normal given all else.
 
-Then the log joint density of a row is quadratic in its latents z, whatever the model: its gradient g and its
-Hessian H at 0 give the posterior N(V g, V), V = -H^-1, and the integral
+Then the log joint density f of a row is quadratic in its latents z, whatever the model, and its gradient g is
+linear: H e_j = g(e_j) - g(0) are the columns of its Hessian, exactly.  These give the posterior N(V g(0), V),
+V = -H^-1, and the integral
 
-    log p(x) = f(m) + D/2 log(2 pi) + 1/2 log |V|,    m = V g.
+    log p(x) = f(m) + D/2 log(2 pi) + 1/2 log |V|,    m = V g(0),
 
-Expectations of quadratics are means over 2 D points m +- sqrt(D) L e_j, L L' = V (the cubature rule of degree
-3), so the M-step climbs a mean of plain log densities.
+in first derivatives alone, so that it is captured with its gradient as any density.  All latents that rows
+share climb it (the ECME of Liu and Rubin 1994).
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import pyro
 import torch
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.func import grad
 
 from pyrolatent.capture.context import model_context
-from pyrolatent.capture.density import LogDensity
+from pyrolatent.capture.density import LogDensity, captured
 from pyrolatent.capture.expectation import log_total
+from pyrolatent.capture.failures import explained
 from pyrolatent.capture.joint import evaluate
-from pyrolatent.capture.ladder import Batched, close, eager_value_and_gradient
-from pyrolatent.capture.messages import DATA_PLATE
+from pyrolatent.capture.ladder import close, map_points
+from pyrolatent.capture.messages import Message
+from pyrolatent.capture.modes import FailingCholesky
 from pyrolatent.capture.sites import SiteTable, random_start, read_sites
 from pyrolatent.capture.vector import Layout
-from pyrolatent.errors import ModelError
-from pyrolatent.infer.em_steps import CLIMB, Latents, Steps, counted, supports_of
+from pyrolatent.infer.em_row_checks import check_normal, check_row_sites, check_supports
+from pyrolatent.infer.em_steps import counted, supports_of
 from pyrolatent.infer.maximisation import Formulas, formulas
-from pyrolatent.kernels.ascent import lbfgs_ascent
 from pyrolatent.pair import Model
 from pyrolatent.result import Problem
+from pyrolatent.seeds import generator
+from pyrolatent.systems import factors
+
+
+@final
+class AtZeros(Messenger):
+    """Gives the sites with these names the value 0, however many rows there are."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self.names = names
+
+    def _pyro_sample(self, message: Message) -> None:
+        if message["name"] in self.names:
+            message["value"] = torch.zeros(message["fn"].shape())
+            message["is_observed"] = True
 
 
 @final
@@ -56,156 +75,118 @@ class RowLatents:
     num_rows: int
     penalised: bool
 
+    def given(self, rows: Tensor) -> Model:
+        """Return the model with the latents of rows `(N, D)` at these values."""
+        conditioned: Model = pyro.poutine.condition(self.model, data=self.layout.unpack(rows))
+        return conditioned
+
     def log_joint(self, position: Tensor, rows: Tensor) -> Tensor:
         """Return the log joint density `()` at free numbers `(D_shared,)` and latents of rows `(N, D)`."""
-        joint = evaluate(given(self.model, self.named(rows)), self.data, self.shared, position)
+        joint = evaluate(self.given(rows), self.data, self.shared, position)
         return log_total(counted(joint, self.penalised))
 
-    def named(self, rows: Tensor) -> dict[str, Tensor]:
-        """Return the latent sites `(N, *site)` of `rows (N, D)`."""
-        return self.layout.unpack(rows)
+    def slope(self, position: Tensor, rows: Tensor) -> Tensor:
+        """Return the gradient of the log joint density by `rows (N, D)`, of the same shape."""
+        gradient: Tensor = grad(lambda z: self.log_joint(position, z))(rows)
+        return gradient
 
-    def zeros(self, position: Tensor) -> Tensor:
-        """Return latents of rows `(N, D)`, all 0."""
-        return torch.zeros(self.num_rows, self.layout.size, dtype=position.dtype, device=position.device)
-
-    def curvature(self, position: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return gradients `(N, D)` and negative Hessians `(N, D, D)` of densities at `rows (N, D)`."""
-
-        def slope(rows: Tensor) -> Tensor:
-            gradient: Tensor = grad(lambda z: self.log_joint(position, z))(rows)
-            return gradient
-
-        axes = range(self.layout.size)  # rows do not depend on each other, so sums over them keep them apart
-        columns = [grad(lambda z, axis=axis: slope(z)[:, axis].sum())(rows) for axis in axes]
-        return slope(rows), -torch.stack(columns, -1)
-
-    def posterior(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean `(N, D)` and the Cholesky factor of the precision `(N, D, D)` of each row's latents."""
-        gradient, precision = self.curvature(position, self.zeros(position))
-        factor = torch.linalg.cholesky_ex(precision)[0]
-        return torch.cholesky_solve(gradient[..., None], factor)[..., 0], factor
+    def quadratic(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return gradients at 0 `(N, D)` and negative Hessians `(N, D, D)` of the densities of rows."""
+        axes = torch.eye(self.layout.size, dtype=position.dtype, device=position.device)
+        zeros = axes.new_zeros(self.num_rows, self.layout.size)
+        gradient = self.slope(position, zeros)
+        columns = [gradient - self.slope(position, zeros + axis) for axis in axes.unbind()]
+        return gradient, torch.stack(columns, -1)
 
     def log_likelihood(self, position: Tensor) -> Tensor:
         """Return the log-likelihood `()` of what all rows share, those of rows integrated out."""
-        mean, factor = self.posterior(position)
+        gradient, precision = self.quadratic(position)
+        log_det, _ = eliminated(gradient, precision)
+        # half of g'Vg has the derivative V g
+        mean = grad(lambda g: 0.5 * eliminated(g, precision.detach())[1])(gradient.detach())
         constant = 0.5 * self.num_rows * self.layout.size * math.log(2 * math.pi)
-        return self.log_joint(position, mean) + constant - factor.diagonal(dim1=-2, dim2=-1).log().sum()
+        return self.log_joint(position, mean.detach()) + constant - 0.5 * log_det  # at its peak in the mean
 
-    def points(self, position: Tensor) -> list[Tensor]:
-        """Return latents of rows `(N, D)`, over which a mean of quadratics is their expectation."""
+    def posterior(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean `(N, D)` and the Cholesky factor of the precision `(N, D, D)` of each row's latents."""
+        gradient, precision = self.quadratic(position)
+        factor = torch.linalg.cholesky(precision)
+        return torch.cholesky_solve(gradient[..., None], factor)[..., 0], factor
+
+    def drawn(self, position: Tensor, noise: Tensor) -> Tensor:
+        """Return latents of rows from their posterior, made of standard normal `noise`, both `(N, D)`."""
         mean, factor = self.posterior(position)
-        axes = torch.eye(self.layout.size, dtype=mean.dtype, device=mean.device).expand_as(factor)
-        offsets = torch.linalg.solve_triangular(factor.mT, axes, upper=True) * math.sqrt(self.layout.size)
-        return [mean + sign * offset for offset in offsets.unbind(-1) for sign in (1.0, -1.0)]
+        return mean + torch.linalg.solve_triangular(factor.mT, noise[..., None], upper=True)[..., 0]
 
 
-@final
-@dataclass(frozen=True)
-class GaussianSteps(Steps):
-    """Those of a model whose rows have normal latents."""
-
-    rows: RowLatents
-    formulas: Formulas
-    latents: Latents
-
-    def expected_sums(self, latents: Tensor) -> tuple[Tensor, list[Tensor]]:
-        return self.log_likelihood(self.latents.position(latents))[0], []
-
-    def improved(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        found = [self.improved_one(position) for position in self.latents.position(latents)]
-        totals, better = zip(*found, strict=True)
-        return torch.stack(totals), self.latents.of_positions(torch.stack(better))
-
-    def improved_one(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the log-likelihood `()` at free numbers `(D,)`, and better ones."""
-        points = self.rows.points(position)
-
-        def expected(flat: Tensor) -> Tensor:
-            return torch.stack([self.rows.log_joint(flat, rows) for rows in points]).mean()
-
-        def density(positions: Tensor) -> tuple[Tensor, Tensor]:
-            value, gradient = eager_value_and_gradient(expected, positions[0])
-            return value[None], gradient[None]
-
-        return self.rows.log_likelihood(position), lbfgs_ascent(density, position[None], CLIMB)[0]
-
-    def log_likelihood(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        return self.latents.density.batched(position)
+def eliminated(gradient: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+    """Return sums over rows `()` of log |P| and of g' P^-1 g, for g `(N, D)` and P `(N, D, D)`."""
+    systems = torch.cat([gradient[..., None], precision], -1).movedim(0, -1)[..., None]
+    ((logs, squares),) = factors({len(systems): systems}, 1)
+    return logs.sum(), squares.sum()
 
 
-def given(model: Model, values: Mapping[str, Tensor]) -> Model:
-    """Return the model with the latents of rows at these values."""
-    conditioned: Model = pyro.poutine.condition(model, data=dict(values))
-    return conditioned
+def rows_of(problem: Problem, sites: SiteTable, shared: SiteTable, penalised: bool) -> RowLatents:
+    """Return the model as a function of the latents of its rows, and of the `shared` ones."""
+    layout = Layout({name: sites.latents[name].shape[1:] for name in sites.row_latents})
+    return RowLatents(problem.pair.model, problem.data, shared, layout, sites.rows or 0, penalised)
 
 
-def gaussian_steps(
+def integrated(
     problem: Problem, sites: SiteTable, random: torch.Generator, penalised: bool
-) -> GaussianSteps:
-    """Return the steps of a model with continuous latents of rows.
+) -> tuple[LogDensity, Formulas]:
+    """Return the log-likelihood of what all rows share, and that none of it has a formula.
 
     Raises:
         ModelError: The latents of rows are not normal given all else.
     """
-    own = {name: sites.latents[name] for name in sites.row_latents}
-    layout = Layout({name: site.shape[1:] for name, site in own.items()})
-    number = sites.rows or 0
-    options: Any = {"dtype": problem.dtype, "device": problem.device}
-    zeros = {name: torch.zeros(site.shape, **options) for name, site in own.items()}
-    with model_context(problem.dtype, problem.device, validate=True):
-        model = given(problem.pair.model, zeros)
-        shared = read_sites(model, problem.data, random)
-    check_rows(sites)
-    rows = RowLatents(problem.pair.model, problem.data, shared, layout, number, penalised)
+    check_row_sites(sites)
+    model = AtZeros(sites.row_latents)(problem.pair.model)
     with model_context(problem.dtype, problem.device):
+        joint = evaluate(problem.pair.model, problem.data, sites, random_start((sites.layout.size,), random))
+        supports = supports_of(joint)
+        check_supports({name: supports.pop(name) for name in sites.row_latents})
+    with model_context(problem.dtype, problem.device, validate=True), explained(problem.data):
+        shared = read_sites(model, problem.data, random)
+    rows = rows_of(problem, sites, shared, penalised)
+    with model_context(problem.dtype, problem.device), explained(problem.data):
+        check_normal(rows, random)
         examples = random_start((2, shared.layout.size), random)
-        check_normal(rows, examples[0], random, list(own))
-        supports = supports_of(evaluate(model, problem.data, shared, examples[0]))
-    batched = Batched(rows.log_likelihood, "eager")  # third derivatives are not captured
+        batched = captured(rows.log_likelihood, rows.log_likelihood, examples)
     density = LogDensity(model, problem.data, shared, problem.dtype, problem.device, batched)
     cells = Layout({name: site.shape for name, site in shared.latents.items()})
-    others = torch.ones(cells.size, dtype=torch.bool)
-    return GaussianSteps(rows, formulas((), cells, others, supports), Latents(density, cells))
+    return density, formulas((), cells, torch.ones(cells.size, dtype=torch.bool), supports)
 
 
-def check_rows(sites: SiteTable) -> None:
-    """Refuse discrete sites beside continuous latents of rows, and rows that are no first dimension.
+def samples_of_rows(
+    problem: Problem, density: LogDensity, sites: SiteTable, draws: Tensor
+) -> dict[str, Tensor]:
+    """Return all sites `(1, draw, *site)`, on the host, at positions `(draw, D)` of what all rows share.
 
-    Raises:
-        ModelError: With the sites.
+    Latents of rows are drawn from their posterior at each of these.
     """
-    misplaced = [name for name in sites.row_latents if sites.latents[name].plates != {DATA_PLATE: 0}]
-    if sites.discrete or misplaced or not set(sites.latents) - set(sites.row_latents):
-        raise ModelError(
-            "EM integrates continuous latents of rows out where nothing else is in their way",
-            where=f"sites {[*sites.row_latents, *sites.discrete]}",
-            why="there are discrete sites too, other plates, or no latent that all rows share",
-            remedy="use HMC() or SVI()",
-        )
+    rows = rows_of(problem, sites, density.sites, penalised=False)
+    random = generator(problem.seed, "latents of rows", device=draws.device)
+    shape = (len(draws), rows.num_rows, rows.layout.size)
+    noise = torch.randn(shape, generator=random, dtype=draws.dtype, device=draws.device)
+
+    def whole(point: dict[str, Tensor]) -> dict[str, Tensor]:
+        with FailingCholesky():
+            own = rows.layout.unpack(rows.drawn(point["shared"], point["noise"]))
+        return {"position": sites.layout.pack({**density.sites.layout.unpack(point["shared"]), **own})}
+
+    size = density.points_at_once
+    with density.context(), torch.no_grad():
+        positions = map_points(whole, {"shared": draws, "noise": noise}, density.rung, size)["position"]
+    return replace(density, model=problem.pair.model, sites=sites).samples(positions[None], problem.seed)
 
 
-def check_normal(rows: RowLatents, position: Tensor, random: torch.Generator, names: list[str]) -> None:
-    """Refuse latents of rows that are not normal given all else.
-
-    Raises:
-        ModelError: The curvature of a row's density is not the same everywhere, or not that of a peak.
-    """
-    zeros = rows.zeros(position)
-    elsewhere = random_start(tuple(zeros.shape), random, zeros.dtype)
-    slope, precision = rows.curvature(position, zeros)
-    _, again = rows.curvature(position, elsewhere)
-    first_moved = torch.cat([elsewhere[:1], zeros[1:]])
-    if not close(rows.curvature(position, first_moved)[0][1:], slope[1:]):
-        raise ModelError(
-            "the rows of the model depend on each other",
-            where=f"sites {names}",
-            why="the density of other rows changed with the latents of the first",
-            remedy="use HMC() or SVI()",
-        )
-    if not close(again, precision) or torch.linalg.cholesky_ex(precision)[1].any():
-        raise ModelError(
-            "the latents of rows are not normal given all else, so EM cannot integrate them out",
-            where=f"sites {names}",
-            remedy="use HMC() or SVI()",
-        )
+def unmoved_sites(problem: Problem, density: LogDensity, sites: SiteTable, position: Tensor) -> list[str]:
+    """Return latents and deterministics that latents of rows do not move, by a look at `position (D,)`."""
+    rows = rows_of(problem, sites, density.sites, penalised=False)
+    with density.context(), torch.no_grad():
+        mean, _ = rows.posterior(position)
+        runs = [
+            evaluate(rows.given(given), rows.data, rows.shared, position).values for given in (mean, mean + 1)
+        ]
+    return [name for name, value in runs[0].items() if close(runs[1][name], value)]

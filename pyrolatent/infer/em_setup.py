@@ -16,7 +16,8 @@ from pyrolatent.capture.ladder import REFUSALS, Batched, Rung, close
 from pyrolatent.capture.sites import SiteTable, random_start, read_sites
 from pyrolatent.errors import ModelError, PyrolatentError
 from pyrolatent.infer.em_climb import Peak
-from pyrolatent.infer.em_gaussian import gaussian_steps
+from pyrolatent.infer.em_gaussian import integrated
+from pyrolatent.infer.em_row_checks import check_plates
 from pyrolatent.infer.em_steps import Latents, MixtureSteps, ModelSteps, Steps, counted
 from pyrolatent.infer.em_structure import Structure, copies_hold, read_structure
 from pyrolatent.infer.maximisation import Formulas
@@ -35,6 +36,7 @@ SCREENED = 10_000  # rows on which all starts run, where there are more
 SIDE_BY_SIDE = 16  # points in one graph
 SMALL = 2**12  # numbers of a point's largest site up to which that is faster
 PLANNED = 100  # evaluations at many rows, after starts ran on few of them
+NEWTON = 10  # steps of Newton's method there, each by differences of gradients along all directions
 
 
 def steps_of(problem: Problem, penalised: bool) -> tuple[Steps, SiteTable]:
@@ -49,8 +51,10 @@ def steps_of(problem: Problem, penalised: bool) -> tuple[Steps, SiteTable]:
     with model_context(problem.dtype, device, validate=True), explained(data):
         sites = read_sites(model, data, random)
     check_sampleable(sites)
+    check_plates(sites)
     if sites.row_latents:
-        return gaussian_steps(problem, sites, random, penalised), sites
+        density, found = integrated(problem, sites, random, penalised)
+        return model_steps(problem, density, found, penalised), sites
     with model_context(problem.dtype, device):
         structure = read_structure(model, data, sites, random, penalised)
         few = at_few_rows(problem, sites, random) if sites.rows else None
@@ -59,7 +63,7 @@ def steps_of(problem: Problem, penalised: bool) -> tuple[Steps, SiteTable]:
         if not copies_hold(model, *looked_at, wide, random):
             structure = structure.forgotten
         mixture = mixture_steps(structure, few, sites.rows or 0, random) if few is not None else None
-    return mixture or model_steps(problem, structure.formulas, penalised), sites
+    return mixture or climbing_steps(problem, structure.formulas, penalised), sites
 
 
 def mixture_steps(
@@ -74,14 +78,21 @@ def mixture_steps(
     return steps if is_exchangeable(steps, random) else None
 
 
-def model_steps(problem: Problem, known: Formulas, penalised: bool) -> ModelSteps:
-    """Return the steps of any model, some of whose latents have formulas."""
+def climbing_steps(problem: Problem, known: Formulas, penalised: bool) -> ModelSteps:
+    """Return the steps of a model with discrete sites or none, some of whose latents have formulas."""
     density = capture_density(
         problem.pair.model, problem.data, seed=problem.seed, dtype=problem.dtype, device=problem.device,
         total=lambda joint: log_total(counted(joint, penalised)),
     )  # fmt: skip
+    return model_steps(problem, density, known, penalised)
+
+
+def model_steps(problem: Problem, density: LogDensity, known: Formulas, penalised: bool) -> ModelSteps:
+    """Return what EM repeats of a model whose log-likelihood is captured."""
+    batch = few_at_once(density)
+    planned = PLANNED + NEWTON * 2 * density.dim // batch
     with density.context():
-        points = in_batches(density, few_at_once(density), problem.compile, PLANNED)
+        points = in_batches(density, batch, problem.compile, planned)
     return ModelSteps(known, Latents(density, known.layout), points, penalised)
 
 
