@@ -366,11 +366,10 @@ def test_decimals_bear_two_digits_of_half_the_interval(width: float, decimals: i
     assert decimals_of(0.0, width) == decimals
 
 
-def test_the_median_of_sd_is_finite_where_draws_are_not() -> None:
+def test_the_sd_of_counts_that_are_nearly_poisson_is_a_number() -> None:
     random = np.random.default_rng(0)
     frame = pd.DataFrame({"y": random.poisson(3.0, 600).astype(float), "g": np.repeat(["a", "b"], 300)})
     found = quiet(frame, "y", "g", family="negative_binomial")
-    assert found.fit.flat_samples()["sd"].mean(0).max() > 1e9  # what its mean would be
     # Poisson counts have sd sqrt(3) = 1.73, with standard error 0.07 of 300 rows
     assert found.arms["sd"].tolist() == pytest.approx([math.sqrt(3.0)] * 2, abs=0.3)
 

@@ -129,14 +129,10 @@ def test_looks_that_come_too_early_are_left_out() -> None:
     )
 
 
-def test_doubts_of_the_looks_that_decide_are_told() -> None:
-    frame = table(220, 3.0)
-    with pytest.warns(FitWarning) as told:
-        few = monitor(frame, "y", "g", looks=[20, 40, 220], seed=0)
-    assert [str(warning.message) for warning in told] == list(few.warnings)
-    assert few.stopped_at == 20
-    assert [message.split(":")[0] for message in few.warnings] == ["At 20 rows"]
-    assert "fewer than 30 outcomes" in few.warnings[0]
+def test_early_looks_are_no_rougher_than_others() -> None:
+    found = monitor(table(220, 3.0), "y", "g", looks=[20, 40, 220], seed=0)
+    assert found.stopped_at == 20
+    assert found.warnings == ()  # HMC has no normal approximation
 
 
 def test_rough_thresholds_are_told() -> None:
@@ -158,9 +154,11 @@ def test_counts_that_vary_more_than_the_family_allows_are_told() -> None:
     frame = pd.DataFrame({"y": counts, "g": np.random.default_rng(6).choice(["a", "b"], 1_000)})
     with pytest.warns(FitWarning) as told:
         found = monitor(frame, "y", "g", family="poisson", looks=[500, 1_000], seed=0)
-    assert f"One look stops {found.single_look_rate:.1%} of tests without a difference, and 10.0% at" in str(
-        told[0].message
+    messages = " ".join(str(warning.message) for warning in told)
+    assert (
+        f"One look stops {found.single_look_rate:.1%} of tests without a difference, and 10.0% at" in messages
     )
+    assert "At 500 rows: Counts vary more than Poisson ones do" in messages
     assert 0.5 < found.single_look_rate < 0.65
     assert doubts_of_rates(Rates(0.3, 0.19, 0.994), 1_000, 0.95, 3) == ()
     assert doubts_of_rates(Rates(0.3, 0.19, 0.994), 1_000, 0.95, 2) != ()
