@@ -113,6 +113,7 @@ def test_a_failing_cholesky_fails_one_point_alone() -> None:
     torch.testing.assert_close(value[0], mvn.log_prob(torch.ones(2, dtype=torch.float64)) + prior)
     assert value[1] == -torch.inf
     assert value[2].isfinite()
+    torch.testing.assert_close(density.constrain(u)["rho"], u[:, 0])
 
 
 def test_improper_prior_needs_no_prior_draw() -> None:

@@ -21,7 +21,7 @@ from pyrolatent.abtest.choices import Range, arm_table, as_range, lift_table
 from pyrolatent.abtest.doubts import Outcomes, doubts_of, short_arms
 from pyrolatent.abtest.page import page_of
 from pyrolatent.abtest.trial import Trial, as_trial
-from pyrolatent.abtest.words import components_in_words, no_result, sentence_of
+from pyrolatent.abtest.words import components_in_words, no_result, plain, sentence_of
 from pyrolatent.errors import ArgumentError, FitWarning
 from pyrolatent.export import to_inference_data
 from pyrolatent.fit import fit
@@ -75,7 +75,8 @@ class ABResult:
         """Return a matplotlib figure: the mean of each arm, and the uplift over the control."""
         from pyrolatent.plots.arms import arm_plot
 
-        return arm_plot(self.arms, self.lift, self.outcome, self.control, self.rope)
+        arms, lift = self.arms.rename(index=plain), self.lift.rename(index=plain)
+        return arm_plot(arms, lift, self.outcome, plain(self.control), self.rope)
 
     def to_inference_data(self) -> Any:
         """Return the fit as an object of ArviZ."""

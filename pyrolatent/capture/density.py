@@ -68,7 +68,8 @@ class LogDensity:
 
         def sites(point: dict[str, Tensor]) -> dict[str, Tensor]:
             flat = point.pop(POSITION)
-            return evaluate(self.model, self.data, self.sites, flat, point).values
+            with FailingCholesky():  # of a draw that cannot be, as next to an edge
+                return evaluate(self.model, self.data, self.sites, flat, point).values
 
         with self.context(), torch.no_grad():
             return {**map_points(sites, points, self.rung, at_once), **(discrete or {})}
