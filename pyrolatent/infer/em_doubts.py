@@ -109,11 +109,11 @@ def over_one_component(steps: Steps, best: Peak) -> float:
     """
     if not isinstance(steps, MixtureSteps) or steps.rows.num_values == 1:
         return math.inf
-    number = steps.rows.num_values
-    shares = torch.eye(number).to(best.latents)[..., None].expand(-1, -1, len(steps.rows.counts))
-    latents = best.latents.expand(number, -1)
+    rows = steps.rows
+    all_rows = torch.eye(rows.num_values).to(rows.design)[..., None] * (rows.design @ rows.counts)
+    latents = best.latents.expand(rows.num_values, -1)
     for _ in range(ROUNDS):
-        latents = steps.from_shares(latents, shares)
+        latents = steps.formulas.improved(latents, rows.sums(all_rows))
     heights = steps.expected_sums(latents)[0].nan_to_num(nan=-torch.inf)
     return float(best.mode.log_density - heights.max())
 
