@@ -90,7 +90,8 @@ def monitor(
     `EM` gives with this family, so that a family whose spread the outcomes exceed (counts that vary more than
     "poisson" allows) is wrong more often.  For the sake of speed nothing is fitted in them: the estimates
     of arms and their standard errors have closed forms; for "negative_binomial" and "student" they are one
-    Newton step from those of all rows.  Rows without a label or without an outcome are left out of these
+    Newton step from those of all rows.  Early looks with few events, which `analyze` takes by `HMC`, are
+    a little more careful than that.  Rows without a label or without an outcome are left out of these
     simulations, while the looks themselves use them.
 
     Args:
