@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import pyrolatent as pyl
-from pyrolatent.abtest.doubts import dispersion, errors_between, events, tells_its_mean
+from pyrolatent.abtest.doubts import dispersion, errors_between, events, tails, tells_its_mean
 from pyrolatent.errors import FitWarning
 
 ROWS = 400
@@ -108,3 +108,10 @@ def test_events_are_what_tells_the_parameters() -> None:
     assert events(values, "normal") == 5 and events(values, "revenue") == 2
     assert events(values, "poisson") == events(values, "negative_binomial") == 5.0
     assert events(1 - (values > 0), "bernoulli") == 2
+
+
+def test_a_mean_that_a_few_draws_make_is_told() -> None:
+    arms = pd.DataFrame({"mean": [0.4, 3.0], "low": 0.0, "high": [0.1, 3.2], "sd": 1.0}, index=["a", "b"])
+    (told,) = tails(arms)
+    assert told.startswith("The mean of ['a'] lies outside its 90 % interval")
+    assert tails(arms.loc[["b"]]) == []

@@ -87,8 +87,13 @@ def doubts_of_labels(trial: Trial, shares: Mapping[Any, float] | None) -> list[s
 
 
 def tails(arms: pd.DataFrame) -> list[str]:
-    """Return a warning of arms whose moments are not finite."""
+    """Return warnings of arms whose moments are not finite, or made by a few draws."""
     found = []
+    if few := arms.index[(arms["mean"] < arms["low"]) | (arms["mean"] > arms["high"])].tolist():
+        found.append(
+            f"The mean of {listing(few)} lies outside its 90 % interval, since a few draws have very large "
+            "values: the outcomes of the arm hardly tell it. Take another family, or wait for more events."
+        )
     for name, what in (("mean", "mean"), ("sd", "standard deviation")):
         if endless := arms.index[~np.isfinite(arms[name])].tolist():
             found.append(
