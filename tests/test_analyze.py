@@ -370,6 +370,9 @@ def test_the_sd_of_counts_that_are_nearly_poisson_is_a_number() -> None:
     random = np.random.default_rng(0)
     frame = pd.DataFrame({"y": random.poisson(3.0, 600).astype(float), "g": np.repeat(["a", "b"], 300)})
     found = quiet(frame, "y", "g", family="negative_binomial")
+    line = found.lift.loc["b"]  # of the difference, the sd is sqrt(2 * 3 / 300)
+    width = float(line["absolute_high"] - line["absolute_low"])
+    assert width == pytest.approx(2 * 1.645 * math.sqrt(0.02), rel=0.1)
     # Poisson counts have sd sqrt(3) = 1.73, with standard error 0.07 of 300 rows
     assert found.arms["sd"].tolist() == pytest.approx([math.sqrt(3.0)] * 2, abs=0.3)
 
@@ -453,3 +456,14 @@ def test_the_command_tells_weak_results(tmp_path: Path) -> None:
     assert done.exit_code == 0 and len(pd.read_csv(tmp_path / "out" / "arms.csv")) == 3
     assert done.output.count("Warning: No label is known") == 1
     assert done.output.count("nats more likely than a single component") == 1
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_tails_at_their_edge_take_nothing_from_the_interval_of_the_means(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    group = np.array(["a", "b"] * 500)
+    frame = pd.DataFrame({"y": random.normal(5, 2, 1_000) + 0.3 * (group == "b"), "g": group})
+    line = quiet(frame, "y", "g", family="student").lift.loc["b"]
+    width = float(line["absolute_high"] - line["absolute_low"])
+    spread = frame.groupby("g")["y"].var().sum() / 500
+    assert width == pytest.approx(2 * 1.645 * math.sqrt(spread), rel=0.05)

@@ -61,9 +61,8 @@ def looked_around(mode: Mode, evaluate: Density) -> tuple[Mode, Tensor]:
         least, most = (mode.log_density - heights.unflatten(0, (-1, 2))).aminmax(dim=1)
         return least, most
 
-    axes = mode.factor.mT.clone()  # (D, D)
+    axes, unknown = axes_of(mode)
     along = axes / axes.norm(dim=1, keepdim=True)
-    unknown = ((along @ mode.flat).abs() > PARALLEL).any(1)
     least, most = falls(torch.where(unknown, FAR, 1.0)[:, None] * axes)
     at_edge = (least < FALL / ROUGHLY) & ((most > FALL) | ~unknown)
     rough = at_edge | ((most > FALL * ROUGHLY) & ~unknown)
@@ -73,6 +72,18 @@ def looked_around(mode: Mode, evaluate: Density) -> tuple[Mode, Tensor]:
             falls(axes[rough])[1][:, None] > FALL * ROUGHLY, axes[rough] / 2, axes[rough]
         )
     return replace(mode, factor=axes.mT, flat=along[unknown & ~at_edge].mT), along[rough].mT
+
+
+def axes_of(mode: Mode) -> tuple[Tensor, Tensor]:
+    """Return axes `(D, D)` of the normal around a peak, and which of them it does not know `(D,)`.
+
+    The others are principal ones, so that a long one to an edge has no share in what is well known.
+    """
+    columns = mode.factor.mT
+    unknown = ((columns / columns.norm(dim=1, keepdim=True) @ mode.flat).abs() > PARALLEL).any(1)
+    vectors, lengths, _ = torch.linalg.svd(columns[~unknown].mT, full_matrices=False)
+    order = unknown.sort(stable=True).values  # those that are known first
+    return torch.cat([(vectors * lengths).mT, columns[unknown]]), order
 
 
 def normal_doubts(mode: Mode, rough: Tensor, density: LogDensity, penalised: bool) -> tuple[str, ...]:

@@ -44,6 +44,8 @@ OF_ARMS = ("mean", "sd", "share", "location", "spread", "probability", "rate", "
 TOGETHER = ("bernoulli", "revenue")  # of which rows without labels do not tell arms apart
 CENTRED = ("real", "positive", "unit", "count", "ordinal")  # kinds whose codes are 0 on average
 
+LIKE_POISSON = 1e6  # a concentration whose counts are Poisson's; beyond, log-gammas are rounding
+
 Latents = dict[str, Tensor]
 
 
@@ -228,7 +230,8 @@ class ABTest(Pair):
                 return dist.Poisson(own["rate"] if plain else own["rate"] * moved.exp())
             case "negative_binomial":
                 rate = own["rate"] if plain else own["rate"] * moved.exp()
-                return dist.GammaPoisson(own["concentration"], own["concentration"] / rate)
+                concentration = own["concentration"].clamp(max=LIKE_POISSON)
+                return dist.GammaPoisson(concentration, concentration / rate)
             case "revenue":
                 location = own["location"] if plain else own["location"] + moved
                 return ZeroInflatedLogNormal(own["probability"], location, own["spread"])
