@@ -105,13 +105,13 @@ def as_range(rope: float | Range | None) -> Range | None:
     """
     if rope is None:
         return None
-    found = (-rope, rope) if isinstance(rope, Real) and not isinstance(rope, bool) else rope
-    plain = isinstance(found, Sequence | np.ndarray) and len(found) == 2
-    if not (plain and all(is_finite(end) for end in found) and found[0] < found[1]):  # type: ignore[index, union-attr]
+    ends: Any = (-rope, rope) if isinstance(rope, Real) and not isinstance(rope, bool) else rope
+    plain = isinstance(ends, Sequence | np.ndarray) and len(ends) == 2
+    if not (plain and all(map(is_finite, ends)) and ends[0] < ends[1]):
         raise ArgumentError(
             "rope is no range", why=f"got {rope!r}", remedy="pass its half width, or (low, high)"
         )
-    return float(found[0]), float(found[1])  # type: ignore[index]
+    return float(ends[0]), float(ends[1])
 
 
 def is_finite(value: Any) -> bool:

@@ -17,9 +17,7 @@ FEW = 30  # events of an arm, below which a normal approximation is rough
 SILENT = 0.01  # share of rows that say nothing, from which it is worth a warning
 NEARLY_ALL = 0.95  # share of outcomes with a label, from which the mean of these is that of the arm
 ERRORS = 4.0  # standard errors between two means of an arm that fits
-SKEWED = (
-    25.0  # times the squared skewness: rows from which a mean is about normal (Cochran 1977, section 2.15)
-)
+SKEWED = 25.0  # times the squared skewness: rows that make a mean about normal (Cochran 1977, section 2.15)
 UNLIKELY = 1e-3  # probability of counts that vary as much
 
 Outcomes = Mapping[Any, NDArray[np.float64]]
@@ -170,10 +168,11 @@ def misfit(trial: Trial, outcomes: Outcomes, arms: pd.DataFrame) -> list[str]:
     known = sum(len(values) for values in outcomes.values())
     if known < NEARLY_ALL * int(trial.table[trial.outcome].notna().sum()):
         return []
+    means = arms["mean"].to_dict()
     off = [
-        f"{name!r}: {arms.loc[name, 'mean']:.4g} against {values.mean():.4g}"
+        f"{name!r}: {means[name]:.4g} against {values.mean():.4g}"
         for name, values in outcomes.items()
-        if tells_its_mean(values) and errors_between(float(arms.loc[name, "mean"]), values) > ERRORS  # type: ignore[arg-type]
+        if tells_its_mean(values) and errors_between(means[name], values) > ERRORS
     ]
     if not off:
         return []

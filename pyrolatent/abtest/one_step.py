@@ -11,9 +11,8 @@ import numpy as np
 from pyrolatent.abtest.estimates import Array, Estimate, Estimates
 
 LONGEST = 2.0  # step of a logarithm
-SHORTEST = math.log(
-    1e-3
-)  # log of a spread, in standard deviations: one at a single value has a likelihood without end
+# Log of a spread, in standard deviations: one at a single value has a likelihood without end.
+SHORTEST = math.log(1e-3)
 
 
 def of_overdispersed(outcomes: Array) -> Estimates:

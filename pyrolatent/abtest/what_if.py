@@ -45,9 +45,7 @@ from pyrolatent.seeds import numpy_generator
 
 NUM_DRAWS = 200  # of each outcome that nobody saw
 NUM_BOOTSTRAP = 1_000
-FAR = (
-    2.0  # standard errors of the difference of means by which an effect of the same rows is not off by chance
-)
+FAR = 2.0  # standard errors of the difference of means, by which an effect of these rows is not off by chance
 
 
 @final

@@ -115,9 +115,8 @@ def check_normal(rows: QuadraticRows, random: torch.Generator) -> None:
 def is_line(slope: Tensor, gradient: Tensor, precision: Tensor, rows: Tensor) -> bool:
     """True where the `slope (N, D)` at `rows` is `gradient (N, D)` less `precision (N, D, D)` times them."""
     expected = gradient - (precision @ rows[..., None])[..., 0]
-    size = (
-        1 + gradient.abs() + (precision.abs() @ rows.abs()[..., None])[..., 0]
-    )  # what rounding is a share of
+    # what rounding is a share of
+    size = 1 + gradient.abs() + (precision.abs() @ rows.abs()[..., None])[..., 0]
     return bool(((slope - expected).abs() <= AGREEMENT[slope.dtype] * size).all())
 
 
